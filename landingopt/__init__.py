@@ -1,0 +1,36 @@
+"""landingopt: optimization under orthogonality constraints by landing.
+
+>>> import landingopt as lo
+>>> problem = lo.problems.Procrustes.random(40, rng=0)
+>>> lo.minimize(problem, rng=0).success
+True
+"""
+
+from landingopt import (
+    autodiff,
+    directions,
+    estimators,
+    fields,
+    moves,
+    problems,
+    searches,
+    steps,
+    stiefel,
+)
+from landingopt._minimize import minimize
+from landingopt.methods import Method, landing, pymanopt
+from landingopt.objectives import Euclidean, Objective, Stiefel
+from landingopt.observe.record import Every, LogSpaced
+from landingopt.observe.stop import (
+    Distance,
+    GradientNorm,
+    MaxEpochs,
+    MaxIterations,
+    Target,
+    Timeout,
+)
+from landingopt.observe.trace import Trace
+from landingopt.result import Result
+from landingopt.status import SolveError, Status
+
+__version__ = "0.1.0"

@@ -1,0 +1,495 @@
+"""``lo.minimize``: validation, the only loop, and the result."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from landingopt import _xp, stiefel
+from landingopt._xp import Array
+from landingopt.methods import Method, landing
+from landingopt.objectives import Problem, Variable
+from landingopt.observe.observer import Observer
+from landingopt.observe.record import Every, Record
+from landingopt.observe.stop import Distance, GradientNorm, MaxIterations, check_rule
+from landingopt.oracle import Oracle
+from landingopt.point import Point
+from landingopt.result import Result
+from landingopt.space import Space
+from landingopt.status import SolveError, Status
+
+_KEYWORDS = (
+    "tol", "stop", "record", "rng", "callback", "component", "progress", "on_failure",
+)  # fmt: skip
+_DEFAULT_LIMIT = 10_000
+
+
+def minimize(
+    problem: Problem | Any,
+    x0: Variable | None = None,
+    method: Any = None,
+    *,
+    tol: float | None = None,
+    stop: Any = None,
+    record: Record | None = None,
+    rng: np.random.Generator | int | None = None,
+    callback: Callable[[Any], Any] | None = None,
+    component: Literal["both"] | int | Array | None = None,
+    progress: bool = False,
+    on_failure: Literal["raise", "return"] = "raise",
+    **unknown: Any,
+) -> Result:
+    """Minimise f over matrices with orthonormal columns.
+
+    Parameters
+    ----------
+    problem : problem of ``lo.problems``, ``lo.Objective`` or ``pymanopt.Problem``
+    x0 : array (n, p), stack (..., n, p), or dict or tuple of blocks, optional
+        The start, never changed; random (Haar) without one. Its library, dtype and device are the
+        result's. A wide x0 (n < p) means X X^H = I.
+    method : method, optional
+        ``lo.landing()`` by default.
+    tol : float, optional
+        Shorthand for ``GradientNorm(rtol=tol)`` in the default stop rule, relative to the first
+        point on the manifold; 0 goes down to rounding.
+    stop : stop rule, optional
+        In place of the default, with u = finfo(dtype).eps:
+        ``(GradientNorm(rtol=max(1e-6, 100 u)) & Distance(max(1e-8, 4 u sqrt(p))))
+        | MaxIterations(10_000)``. A rule without a limit gets ``| MaxIterations(10_000)``.
+    record : Every or LogSpaced, optional
+        When rows of the trace are recorded: ``Every(1)``, or ``Every(50)`` on a device.
+    rng : numpy Generator or int, optional
+        For the start.
+    callback : callable, optional
+        ``callback(row)`` at each recorded row, with ``row.x`` (read-only), ``row.iteration``,
+        ``row.fun``, ``row.gradient_norm``, ...; returning True or raising StopIteration ends the run.
+    component : +1, -1, "both", or an array of signs for a stack, optional
+        For real square x: the connected component (sign of det x) to solve in; x0 is reflected
+        into it where needed. "both" solves in both and returns the better. Default: x0's.
+    progress : bool
+        A progress bar.
+    on_failure : "raise" or "return"
+        What to do with a run that broke (NONFINITE, LEFT_TUBE).
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input; nothing has been changed.
+    SolveError
+        Where the run broke; its ``result`` holds what was reached.
+
+    Examples
+    --------
+    >>> import numpy as np, landingopt as lo
+    >>> problem = lo.problems.Procrustes.random(20, rng=1)
+    >>> result = lo.minimize(problem, tol=1e-10, rng=0)
+    >>> x, fun = problem.optimum(component=result.component)
+    >>> bool(abs(result.feasible_fun - fun) <= 1e-10 * fun)
+    True
+    """
+    if unknown:
+        raise _unknown_keywords(unknown)
+    if on_failure not in ("raise", "return"):
+        raise ValueError(f'on_failure must be "raise" or "return", got {on_failure!r}')
+    problem = _as_problem(problem, x0)
+    method = landing() if method is None else _checked_method(method)
+    generator = np.random.default_rng(rng)
+    x0 = _start(problem, x0, generator)
+    options = dict(
+        tol=tol, stop=stop, record=record, callback=callback, progress=progress,
+        on_failure=on_failure,
+    )  # fmt: skip
+    if isinstance(component, str):
+        if component != "both":
+            raise ValueError(f'component must be +1, -1, "both" or None, got {component!r}')
+        return _minimize_both(problem, x0, method, options)
+    if component is not None:
+        x0 = _in_component(x0, component)
+    return _solve(problem, x0, method, **options)
+
+
+# -- the loop ---------------------------------------------------------------------------------
+
+
+def _loop(method: Method, oracle: Oracle, x0: list[Array], observer: Observer) -> Point:
+    """The only loop: fill, field, stop, direction, advance."""
+    space = oracle.space
+    search_recipe = method.search
+    estimator = method.estimator.start(oracle, value=search_recipe.needs_value)
+    field = method.field.start(space)
+    direction = method.direction.start(space)
+    search = search_recipe.start(space, field, method.move, estimator, method.lam)
+    observer.begin()
+    point = search.first(x0)
+    estimator.fill(point)
+    field(point)
+    observer.start(point)
+    while not observer(point):
+        point = search.advance(point, direction.direction(point))
+        estimator.fill(point)
+        field(point)
+    return point
+
+
+def _solve(
+    problem: Problem,
+    x0: Variable,
+    method: Any,
+    *,
+    tol: float | None,
+    stop: Any,
+    record: Record | None,
+    callback: Callable[[Any], Any] | None,
+    progress: bool,
+    on_failure: str,
+) -> Result:
+    space = Space(problem.shape, problem.constraint, x0)
+    oracle = Oracle(problem, space)
+    if isinstance(method, Method) and method.search.needs_value and not oracle.has_value:
+        raise TypeError(
+            f"{method.name} reads f, and this problem has no fun; pass fun= to lo.Objective, or use "
+            "lo.landing(step=...), which needs the gradient only"
+        )
+    if space.array and space.blocks[0].batch:
+        _look_at_stack(oracle, x0)
+    rule, note = _stop_rule(stop, tol, space)
+    observer = Observer(
+        oracle,
+        stop=rule,
+        record=_checked_record(record, space),
+        callback=_checked_callback(callback),
+        progress=progress,
+        label=getattr(method, "name", ""),
+    )
+    blocks = [_xp.copy(x) for x in space.to_blocks(x0)]
+    try:
+        if isinstance(method, Method):
+            point = _loop(method, oracle, blocks, observer)
+        else:
+            point = method.drive(oracle, blocks, observer)
+    finally:
+        observer.close()
+    result = _result(oracle, observer, point, method, note)
+    broken = np.isin(result.status, (int(Status.NONFINITE), int(Status.LEFT_TUBE)))
+    if np.any(broken) and on_failure == "raise":
+        raise SolveError(
+            result.message + ' Pass on_failure="return" to get what was reached.', result
+        )
+    return result
+
+
+def _look_at_stack(oracle: Oracle, x0: Variable) -> None:
+    """One value for all, or one for each matrix? f is evaluated once, uncounted, to see."""
+    if not oracle.has_value:
+        return
+    x = _xp.readonly(_xp.copy(x0))
+    with oracle.uncounted():
+        value = oracle.problem.fun(x) if oracle.fun else oracle.problem.value_and_gradient(x)[0]  # type: ignore[misc]
+    oracle._check_value(value)
+    if tuple(getattr(value, "shape", ())) == oracle.space.blocks[0].batch:
+        oracle.space.separate()
+
+
+def _result(oracle: Oracle, observer: Observer, point: Point, method: Any, note: str) -> Result:
+    space, measure, counts = oracle.space, observer.measure, oracle.counts
+    seconds = observer.clock.seconds()
+    last = observer.last
+    x = [_xp.copy(a) for a in point.x]
+    finite = bool(np.all(np.isfinite(last["distance"]))) and bool(np.all(last["distance"] < 1e8))
+    feasible = measure.feasible(point) if finite else x
+    user, feasible_user = space.to_user(x), space.to_user(feasible)
+    fun = feasible_fun = last["fun"]
+    if oracle.has_value and finite:
+        with oracle.uncounted():
+            feasible_fun = oracle.value(space.readonly(feasible_user))
+    status = observer.status
+    component = stiefel.component(feasible_user) if space.array and finite else None
+    if space.array and not space.blocks[0].stiefel:
+        component = None
+    success = bool(np.all([Status(s).success for s in np.ravel(status)]))
+    if space.separable:
+        status = np.asarray(status)
+    return Result(
+        x=user,
+        feasible_x=feasible_user,
+        fun=fun,
+        feasible_fun=feasible_fun,
+        gradient_norm=last["gradient_norm"],
+        distance=last["distance"],
+        nit=point.iteration,
+        nfev=counts.nfev,
+        njev=counts.njev,
+        nhev=counts.nhev,
+        seconds=seconds,
+        status=status,
+        success=success,
+        message=_message(status, last, component, observer) + note,
+        component=component,
+        trace=observer.trace,
+        method=method,
+    )
+
+
+def _message(status: Any, last: dict[str, Any], component: Any, observer: Observer) -> str:
+    if isinstance(status, Status):
+        text = status.message
+    else:
+        codes, counts = np.unique(status, return_counts=True)
+        text = " ".join(
+            f"{count} of {np.size(status)}: {Status(code).message}"
+            for code, count in zip(codes, counts, strict=True)
+        )
+    first = observer.first_gradient_norm
+    text += (
+        f" ||grad|| {np.max(last['gradient_norm']):.2e} (at the start {np.max(first):.2e}), "
+        f"distance {np.max(last['distance']):.2e}."
+    )
+    if isinstance(component, int):
+        text += (
+            f" The run stayed in the component det x = {component:+d} of its start; "
+            'component="both" solves in the other one too.'
+        )
+    return text
+
+
+# -- both components --------------------------------------------------------------------------
+
+
+def _minimize_both(problem: Problem, x0: Variable, method: Any, options: dict[str, Any]) -> Result:
+    if not hasattr(x0, "ndim") or x0.ndim != 2:
+        raise ValueError(
+            'component="both" takes one square matrix; for a stack pass component=+1 or -1 (or an '
+            "array of signs) and compare feasible_fun"
+        )
+    runs = [_solve(problem, _in_component(x0, sign), method, **options) for sign in (1, -1)]
+    better, other = sorted(runs, key=lambda run: run.feasible_fun)
+    better.message = better.message.split(" The run stayed in the component")[0] + (
+        f" Solved in both components: f = {better.feasible_fun:.10g} with det x = "
+        f"{better.component:+d}, f = {other.feasible_fun:.10g} with det x = {other.component:+d}; "
+        "counts and seconds are of both runs, the trace is the better one's."
+    )
+    for name in ("nit", "nfev", "njev", "nhev", "seconds"):
+        setattr(better, name, getattr(better, name) + getattr(other, name))
+    return better
+
+
+def _in_component(x0: Variable, component: Any) -> Variable:
+    """x0, or its reflection, in the wanted component of O_p."""
+    if isinstance(x0, (Mapping, tuple)):
+        raise ValueError("component is for one array, not for products of blocks")
+    sign = np.asarray(_xp.to_host(component) if hasattr(component, "dtype") else component)
+    if sign.dtype.kind not in "iuf" or not np.all(np.isin(sign, (1, -1))):
+        raise ValueError(f'component must be +1, -1, "both" or None, got {component!r}')
+    here = stiefel.component(x0)
+    if here is None:
+        raise ValueError(
+            f"component = {component!r} was given, but x of shape {tuple(x0.shape)} and dtype "
+            f"{_xp.dtype_name(x0)} lives in one connected set (only real square matrices fall into "
+            "two, by the sign of det x); drop component"
+        )
+    if sign.shape not in ((), np.shape(here)):
+        raise ValueError(f"component has shape {sign.shape}; needed is () or {np.shape(here)}")
+    change = np.broadcast_to(np.asarray(here) != sign, np.shape(here))
+    if not np.any(change):
+        return x0
+    flipped = stiefel.reflected(x0)
+    return _xp.kernels(x0, tuple(x0.shape[:-2])).select(
+        bool(change) if change.ndim == 0 else change, flipped, x0
+    )
+
+
+# -- what comes in ----------------------------------------------------------------------------
+
+
+def _unknown_keywords(unknown: dict[str, Any]) -> TypeError:
+    name = next(iter(unknown))
+    close = difflib.get_close_matches(name, _KEYWORDS, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    if name in ("step", "lam", "eps"):
+        hint = f" ({name} belongs to the method: method=lo.landing({name}=...))"
+    if name in ("args", "jac", "bounds", "constraints", "options", "maxiter"):
+        hint = {
+            "jac": " (the gradient belongs to the problem: lo.Objective(fun, grad, shape=...))",
+            "maxiter": " (write stop=lo.MaxIterations(...))",
+        }.get(name, hint)
+    return TypeError(
+        f"minimize() got an unknown keyword {name!r}{hint}; the accepted ones are problem, x0, "
+        "method, " + ", ".join(_KEYWORDS)
+    )
+
+
+def _as_problem(problem: Any, x0: Any) -> Problem:
+    module = type(problem).__module__.partition(".")[0]
+    if module == "pymanopt":
+        from landingopt.baselines.pymanopt_bridge import problem_from_pymanopt
+
+        return problem_from_pymanopt(problem)
+    needed = ("shape", "constraint", "fun", "grad", "value_and_gradient", "hessp")
+    if isinstance(problem, type):
+        raise TypeError(f"problem must be an instance: {problem.__name__} is a class")
+    if callable(problem) and not hasattr(problem, "shape"):
+        shape = tuple(getattr(x0, "shape", ())) or "(n, p)"
+        raise TypeError(
+            "minimize takes a problem, not a bare function. Write\n"
+            f"    problem = lo.Objective(fun, grad, shape={shape})\n"
+            "    lo.minimize(problem, x0)\n"
+            "or let a library build the gradient: "
+            f"lo.autodiff.jax(fun, shape={shape}), .torch(...), .autograd(...)"
+        )
+    missing = [name for name in needed if not hasattr(problem, name)]
+    if missing:
+        raise TypeError(
+            f"{type(problem).__name__} is not a problem (it has no {', '.join(missing)}); use "
+            "lo.Objective(fun, grad, shape=...), one of lo.problems, or a pymanopt.Problem"
+        )
+    return problem
+
+
+def _checked_method(method: Any) -> Any:
+    if isinstance(method, str):
+        raise TypeError(
+            f"method must be a method object, got the string {method!r}; write lo.landing(), "
+            'lo.landing(step=0.1), lo.pymanopt("ConjugateGradient"), ... (`landingopt methods` lists '
+            "them)"
+        )
+    if isinstance(method, Method) or callable(getattr(method, "drive", None)):
+        return method
+    if callable(method):
+        raise TypeError(f"method must be a method object: call it, lo.{method.__name__}(...)")
+    raise TypeError(f"method must be a method such as lo.landing(), got {method!r}")
+
+
+def _start(problem: Problem, x0: Any, rng: np.random.Generator) -> Variable:
+    """A validated start in the user's form, or a random one."""
+    shape, constraint = problem.shape, problem.constraint
+    if x0 is None:
+        like = getattr(problem, "like", None)
+        like = np.empty(()) if like is None else like
+        return _map_shapes(lambda s, c, _: _random_block(s, c, like, rng), shape, constraint, None)
+    if isinstance(shape, Mapping) and (not isinstance(x0, Mapping) or set(x0) != set(shape)):
+        raise TypeError(f"x0 must be a dict with the blocks {list(shape)}, got {_describe(x0)}")
+    blocks = isinstance(shape, tuple) and isinstance(shape[0], tuple)
+    if blocks and (not isinstance(x0, (tuple, list)) or len(x0) != len(shape)):
+        raise TypeError(f"x0 must be a tuple of {len(shape)} blocks, got {_describe(x0)}")
+    x0 = tuple(x0) if blocks else x0
+    checked = _map_shapes(_checked_block, shape, constraint, x0)
+    arrays = list(checked.values()) if isinstance(checked, dict) else checked
+    if isinstance(arrays, (list, tuple)):
+        for other in arrays[1:]:
+            same = (
+                _xp.namespace(other) is _xp.namespace(arrays[0])
+                and other.dtype == arrays[0].dtype
+                and _xp.device_of(other) == _xp.device_of(arrays[0])
+            )
+            if not same:
+                raise TypeError(
+                    "the blocks of x0 must share library, dtype and device; got "
+                    + ", ".join(f"{_xp.dtype_name(a)} on {_xp.device_of(a)}" for a in arrays)
+                )
+    _check_like(problem, arrays[0] if isinstance(arrays, (list, tuple)) else arrays)
+    return checked
+
+
+def _check_like(problem: Problem, x0: Array) -> None:
+    """The start and the problem's data must live together."""
+    like = getattr(problem, "like", None)
+    if like is None or not hasattr(like, "dtype"):
+        return
+    if (
+        _xp.namespace(like) is not _xp.namespace(x0)
+        or _xp.device_of(like) != _xp.device_of(x0)
+        or _xp.dtype_name(like) != _xp.dtype_name(x0)
+    ):
+        raise TypeError(
+            f"x0 is {_xp.dtype_name(x0)} of {_xp.namespace(x0).__name__} on {_xp.device_of(x0)}; the "
+            f"problem's data are {_xp.dtype_name(like)} of {_xp.namespace(like).__name__} on "
+            f"{_xp.device_of(like)}. Nothing is moved or cast silently: convert one of them"
+        )
+
+
+def _map_shapes(function: Callable[..., Any], shape: Any, constraint: Any, x: Any) -> Any:
+    if isinstance(shape, Mapping):
+        return {k: function(shape[k], constraint[k], None if x is None else x[k]) for k in shape}
+    if isinstance(shape[0], tuple):
+        return tuple(
+            function(s, c, None if x is None else x[i])
+            for i, (s, c) in enumerate(zip(shape, constraint, strict=True))
+        )
+    return function(shape, constraint, x)
+
+
+def _random_block(shape: Any, constraint: Any, like: Array, rng: np.random.Generator) -> Array:
+    from landingopt.objectives import Stiefel
+
+    if isinstance(constraint, Stiefel):
+        return stiefel.random(shape[-2], shape[-1], stack=shape[:-2], rng=rng, like=like)
+    return _xp.from_host(np.zeros(shape), like)
+
+
+def _checked_block(shape: tuple[int, ...], constraint: Any, x: Any) -> Array:
+    if isinstance(x, (list, float, int)):
+        raise TypeError(f"x0 must be an array, got {type(x).__name__}; numpy.asarray(x0) makes one")
+    _xp.namespace(x)
+    _xp.check_floating(x, "x0")
+    if tuple(x.shape) != tuple(shape):
+        hint = ""
+        if len(shape) >= 2 and tuple(x.shape) == (*shape[:-2], shape[-1], shape[-2]):
+            hint = "; it is the transposed shape: pass x0.T (for a stack, swap the last two axes)"
+        raise ValueError(f"x0 has shape {tuple(x.shape)}, the problem needs {tuple(shape)}{hint}")
+    if not _xp.all_finite(x):
+        host = _xp.to_host(x)
+        raise ValueError(
+            f"x0 has {int(np.size(host) - np.isfinite(host).sum())} entries that are not finite"
+        )
+    return x
+
+
+def _describe(x: Any) -> str:
+    if isinstance(x, Mapping):
+        return f"a dict with {list(x)}"
+    if hasattr(x, "shape"):
+        return f"an array of shape {tuple(x.shape)}"
+    return f"{type(x).__name__}"
+
+
+def _stop_rule(stop: Any, tol: float | None, space: Space) -> tuple[Any, str]:
+    """The rule that ends the run, and a note where a limit had to be added."""
+    unit = space.unit_roundoff
+    if stop is None:
+        tolerance = max(1e-6, 100.0 * unit) if tol is None else tol
+        if not (isinstance(tolerance, (int, float)) and 0.0 <= tolerance < math.inf):
+            raise ValueError(f"tol must be a number >= 0, got {tol!r}")
+        distance = Distance(max(1e-8, 4.0 * unit * math.sqrt(space.size_p)))
+        return (GradientNorm(rtol=tolerance) & distance) | MaxIterations(_DEFAULT_LIMIT), ""
+    if tol is not None:
+        raise ValueError(
+            "tol is part of the default stop rule; with stop= write it there: "
+            f"lo.GradientNorm(rtol={tol!r}) | ..."
+        )
+    rule = check_rule(stop)
+    if rule.limits:
+        return rule, ""
+    note = f" No limit was given, so MaxIterations({_DEFAULT_LIMIT}) was added."
+    return rule | MaxIterations(_DEFAULT_LIMIT), note
+
+
+def _checked_record(record: Any, space: Space) -> Record:
+    if record is None:
+        return Every(50) if space.accelerator else Every(1)
+    if isinstance(record, type) or not callable(getattr(record, "next", None)):
+        raise TypeError(f"record must be lo.Every(k) or lo.LogSpaced(...), got {record!r}")
+    return record
+
+
+def _checked_callback(callback: Any) -> Any:
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of the row, got {callback!r}")
+    return callback

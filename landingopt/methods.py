@@ -1,0 +1,220 @@
+"""The methods: presets that return frozen recipes.
+
+A native method is one dataclass, :class:`Method`: an estimator, a field, a direction, a search and a
+move. Which go together is checked where a method is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field as part
+from typing import Any
+
+from landingopt import directions, estimators, fields, moves, searches, steps
+
+
+@dataclass(frozen=True)
+class Method:
+    """A landing-type method, composed of its parts.
+
+    ``lo.landing(...)`` and its kin make these; compose your own from ``lo.fields``, ``lo.steps``,
+    ``lo.searches``, ``lo.moves``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where parts do not go together; the message says which, why and what to do.
+
+    Examples
+    --------
+    A landing with your own step rule:
+
+    >>> import landingopt as lo
+    >>> method = lo.Method(search=lo.searches.OpenLoop(lo.steps.Decay(0.1, power=0.5)))
+    >>> method.name
+    'Method'
+    """
+
+    search: Any
+    field: Any = part(default_factory=fields.Field)
+    move: Any = part(default_factory=moves.Additive)
+    direction: Any = part(default_factory=directions.Steepest)
+    estimator: Any = part(default_factory=estimators.Full)
+    name: str = "Method"
+
+    def __post_init__(self) -> None:
+        parts = {
+            "search": (self.search, "start", "lo.searches.OpenLoop(lo.steps.Constant(0.1))"),
+            "field": (self.field, "start", "lo.fields.Field()"),
+            "move": (self.move, "start", "lo.moves.Additive()"),
+            "direction": (self.direction, "start", "lo.directions.Steepest()"),
+            "estimator": (self.estimator, "start", "lo.estimators.Full()"),
+        }
+        for name, (part, verb, example) in parts.items():
+            if isinstance(part, type) or not callable(getattr(part, verb, None)):
+                raise TypeError(f"{name} must be a recipe such as {example}, got {part!r}")
+        for refused, message in _REFUSALS:
+            if refused(self):
+                raise ValueError(message)
+
+    @property
+    def lam(self) -> float:
+        """The weight of the normal term; 0 without one."""
+        return float(getattr(self.field.normal, "lam", 0.0))
+
+
+def _line_search(method: Method) -> bool:
+    return isinstance(method.search, searches.LineSearch)
+
+
+# Which parts go together: (refused, what - why - what to do).
+_REFUSALS: list[tuple[Callable[[Method], bool], str]] = [
+    (
+        lambda m: (
+            _line_search(m)
+            and not (isinstance(m.field.tangent, fields.Euclidean) and m.field.normal is None)
+        ),
+        "LineSearch needs the field Field(tangent=Euclidean(), normal=None): its merit measures "
+        "slopes with the Euclidean-metric gradient, and the normal part is the move's; pass that "
+        "field, or use OpenLoop",
+    ),
+    (
+        lambda m: _line_search(m) and not isinstance(m.move, moves.NewtonSchulz),
+        "LineSearch needs the move NewtonSchulz(): its merit is unbounded below off the manifold, so "
+        "trial points are brought back before f is evaluated; pass move=lo.moves.NewtonSchulz()",
+    ),
+    (
+        lambda m: (
+            isinstance(m.move, moves.Additive)
+            and isinstance(m.field.tangent, fields.Euclidean)
+            and not _line_search(m)
+        ),
+        "the Euclidean tangent is not tangent off the manifold, and with an Additive move the "
+        "distance can grow; use tangent=Canonical(), or move=NewtonSchulz()",
+    ),
+    (
+        lambda m: (
+            isinstance(getattr(m.search, "step", None), steps.Safeguarded)
+            and (m.field.normal is None or not isinstance(m.move, moves.Additive))
+        ),
+        "Safeguarded needs the landing field with a Penalty normal term and the Additive move: its "
+        "bound is proved for X - eta Lambda(X); use the rule without Safeguarded, or that field",
+    ),
+]
+
+
+def landing(
+    step: float | Callable[[int], float] | Any | None = None,
+    *,
+    lam: float | None = None,
+    eps: float = 0.5,
+) -> Method:
+    r"""The landing: matrix products only, attracted to the manifold.
+
+    Without a step it is parameter-free (the recommended first choice): along
+    psi = G - X sym(X^H G), with Barzilai–Borwein steps, a nonmonotone line search on the feasible
+    value, and a Newton–Schulz normal step,
+
+        X <- NS(X - eta psi(X)).
+
+    It needs no tuning at any scale of f, takes any start of full rank (projected by Newton–Schulz)
+    and goes down to rounding. With a step it is the algorithm of the papers,
+
+        X <- X - eta Lambda(X),   Lambda(X) = skew(G X^H) X + lam X (X^H X - I),
+
+    with eta = min(step, safe step), so that ||X^H X - I||_F <= eps throughout.
+
+    Parameters
+    ----------
+    step : float, function of the iteration, or step rule, optional
+        The wanted step of the papers' algorithm. A step eta here is a step eta / 2 of Riemannian
+        gradient descent in the canonical metric (eta on O_p in the Euclidean metric).
+    lam : float, optional
+        Attraction, 1 by default; only with a step.
+    eps : float
+        Radius of the tube; only used with a step.
+
+    Returns
+    -------
+    Method
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``lam`` without a step, a step that is not positive, lam < 0, eps outside (0, 1).
+
+    Notes
+    -----
+    A step costs, beyond the gradient: with a step, three products p^3 (square) or four n p^2
+    (tall); without, four to six.
+
+    References
+    ----------
+    [AP22]; [AVGA24] algorithm 1 and the safe step; [XGA26] for the Newton–Schulz normal step.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.Procrustes.random(10, rng=0)
+    >>> lo.minimize(problem, method=lo.landing(), tol=1e-10, rng=0).status.name
+    'CONVERGED'
+    >>> lo.minimize(problem, method=lo.landing(step=0.01, lam=1.0), rng=0).success
+    True
+    """
+    if step is None:
+        if lam is not None:
+            raise ValueError(
+                f"lam = {lam!r} was given without a step: the parameter-free landing has no lam (its "
+                "normal step is Newton–Schulz); pass lo.landing(step=..., lam=...) for the papers' "
+                "algorithm, or drop lam"
+            )
+        return Method(
+            search=searches.LineSearch(),
+            field=fields.Field(tangent=fields.Euclidean(), normal=None),
+            move=moves.NewtonSchulz(),
+            name="landing",
+        )
+    lam = 1.0 if lam is None else lam
+    if not (isinstance(lam, (int, float)) and 0.0 <= lam < float("inf")):
+        raise ValueError(f"lam must be a number >= 0, got {lam!r}")
+    return Method(
+        search=searches.OpenLoop(steps.Safeguarded(as_step(step), eps)),
+        field=fields.Field(tangent=fields.Canonical(), normal=fields.Penalty(float(lam))),
+        name="landing (fixed step)",
+    )
+
+
+def as_step(step: Any) -> Any:
+    """A number, a function of the iteration or a step rule, as a step rule."""
+    if hasattr(step, "start"):
+        return step
+    if callable(step) and not isinstance(step, type):
+        return steps.Schedule(step)
+    return steps.Constant(step)
+
+
+def pymanopt(name: str, **options: Any) -> Any:
+    """One of pymanopt's solvers, as a method like any other.
+
+    Parameters
+    ----------
+    name : str
+        "SteepestDescent", "ConjugateGradient", "TrustRegions", "NelderMead" or "ParticleSwarm".
+    **options
+        Passed to pymanopt's optimizer. Its own stopping rules are set so that the library's decide.
+
+    Raises
+    ------
+    ValueError
+        An unknown name; the closest ones are listed.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> lo.pymanopt("ConjugateGradient").name
+    'pymanopt ConjugateGradient'
+    """
+    from landingopt.baselines.pymanopt_bridge import PymanoptMethod
+
+    return PymanoptMethod.of(name, options)

@@ -1,0 +1,1 @@
+"""Watching a run: clock, record, trace, stop rules, progress."""

@@ -1,0 +1,98 @@
+"""What an observer measures at a point: off the clock, and counted apart from the method's work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from landingopt._xp import Array
+from landingopt.oracle import Oracle
+from landingopt.point import Point
+from landingopt.stiefel import orthonormalized
+
+# Up to here f - <Phi, Delta>/2 is f(polar X) to 1e-12 relative; beyond, polar X is formed.
+_ESTIMATE_BELOW = 1e-6
+
+
+class Measure:
+    """f, the gradient norm, the distance and the feasible value at points of one run."""
+
+    def __init__(self, oracle: Oracle):
+        self.oracle, self.space = oracle, oracle.space
+
+    def fun(self, point: Point) -> Any:
+        """f(x), or nan for a problem without fun."""
+        if point.fun is None:
+            if not self.oracle.has_value:
+                return float("nan")
+            with self.oracle.uncounted():
+                point.fun = self.oracle.value(point.user)
+        return point.fun
+
+    def _gradient(self, point: Point) -> list[Array]:
+        if point.gradient is None:
+            with self.oracle.uncounted():
+                self.oracle.fill_gradient(point)
+        assert point.gradient is not None
+        return point.gradient
+
+    def _phi(self, point: Point) -> list[Array | None]:
+        """sym(X^H G) of each block; None for unconstrained ones."""
+        return [
+            b.kernels.sym(b.kernels.cross(x, g)) if b.stiefel else None
+            for b, x, g in zip(self.space.blocks, point.x, self._gradient(point), strict=True)
+        ]
+
+    def gradient_norm(self, point: Point) -> Any:
+        """||G - X sym(X^H G)||_F over all blocks."""
+        if point.gradient_norm is None:
+            norms = []
+            gradient = self._gradient(point)
+            for b, x, g, phi in zip(
+                self.space.blocks, point.x, gradient, self._phi(point), strict=True
+            ):
+                k = b.kernels
+                norms.append(k.norm(g if phi is None else k.subtract(g, k.matmul(x, phi))))
+            point.gradient_norm = self.space.combine(norms)
+        return point.gradient_norm
+
+    def deltas(self, point: Point) -> list[Array | None]:
+        return [
+            b.kernels.add_identity(b.kernels.cross(x, x), -1.0) if b.stiefel else None
+            for b, x in zip(self.space.blocks, point.x, strict=True)
+        ]
+
+    def distance(self, point: Point) -> Any:
+        """||X^H X - I||_F, over all blocks."""
+        norms = [
+            b.kernels.norm(x) * 0.0 if delta is None else b.kernels.norm(delta)
+            for b, x, delta in zip(self.space.blocks, point.x, self.deltas(point), strict=True)
+        ]
+        return self.space.combine(norms)
+
+    def feasible(self, point: Point) -> list[Array]:
+        """The closest point of the manifold; fresh arrays."""
+        return [
+            orthonormalized(x) if b.stiefel else x
+            for b, x in zip(self.space.blocks, point.x, strict=True)
+        ]
+
+    def feasible_fun(self, point: Point, distance: Any) -> Any:
+        """f(polar x): f - <sym(X^H G), Delta>/2 close to the manifold, an evaluation elsewhere."""
+        fun = self.fun(point)
+        if not np.all(np.isfinite(distance)) or not self.oracle.has_value:
+            return fun
+        if np.max(distance) > _ESTIMATE_BELOW:
+            x = self.space.to_user(self.feasible(point))
+            with self.oracle.uncounted():
+                return self.oracle.value(self.space.readonly(x))
+        if np.max(distance) <= 4.0 * self.space.unit_roundoff:
+            return fun
+        for b, phi, delta in zip(
+            self.space.blocks, self._phi(point), self.deltas(point), strict=True
+        ):
+            if delta is not None:
+                product = b.kernels.host(b.kernels.dot(phi, delta))[0]
+                fun = fun - 0.5 * (product if self.space.separable else float(np.sum(product)))
+        return fun

@@ -1,0 +1,299 @@
+"""What watches a run: stop rules, the trace, the callback and the progress bar."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from landingopt.objectives import Variable
+from landingopt.observe.clock import Clock
+from landingopt.observe.measure import Measure
+from landingopt.observe.progress import Progress
+from landingopt.observe.record import Record
+from landingopt.observe.stop import RUNNING
+from landingopt.observe.trace import COLUMNS, Trace
+from landingopt.oracle import Oracle
+from landingopt.point import Point
+from landingopt.status import Status
+
+
+class Row:
+    """One checkpoint, as stop rules and callbacks see it.
+
+    Attributes
+    ----------
+    x : array, dict or tuple
+        Read-only (NumPy), valid until the callback returns.
+    iteration, nfev, njev : int
+    epoch, seconds, wall : float
+        Full gradients' worth of work, the method's own seconds, and wall time.
+    fun, feasible_fun, gradient_norm, distance, step : float or array
+        None where a quantity is not known at this iteration.
+    first_gradient_norm : float or array
+        At the first point on the manifold.
+    """
+
+    def __init__(self, observer: Observer, point: Point, full: bool):
+        self._observer, self._point, self._full = observer, point, full
+        self._values: dict[str, Any] = {}
+        self.iteration = point.iteration
+        counts = observer.oracle.counts
+        self.nfev, self.njev = counts.nfev, counts.njev
+
+    @property
+    def x(self) -> Variable:
+        return self._point.user
+
+    @property
+    def epoch(self) -> float:
+        return float(self.njev)
+
+    @property
+    def wall(self) -> float:
+        return self._observer.clock.wall()
+
+    @property
+    def seconds(self) -> float:
+        return self._observer.clock.seconds()
+
+    @property
+    def first_gradient_norm(self) -> Any:
+        return self._observer.first_gradient_norm
+
+    def _cached(self, name: str, function: Callable[[], Any]) -> Any:
+        if name not in self._values:
+            self._values[name] = function()
+        return self._values[name]
+
+    @property
+    def gradient_norm(self) -> Any:
+        if self._full:
+            return self._observer.measure.gradient_norm(self._point)
+        return self._point.gradient_norm
+
+    @property
+    def distance(self) -> Any:
+        if not self._full:
+            return self._point.distance_bound
+        return self._cached("distance", lambda: self._observer.measure.distance(self._point))
+
+    @property
+    def fun(self) -> Any:
+        return self._observer.measure.fun(self._point) if self._full else self._point.fun
+
+    @property
+    def feasible_fun(self) -> Any:
+        if not self._full:
+            return self._point.merit
+        return self._cached(
+            "feasible_fun",
+            lambda: self._observer.measure.feasible_fun(self._point, self.distance),
+        )
+
+    @property
+    def step(self) -> Any:
+        step = self._point.step
+        if step is None:
+            return math.nan
+        if isinstance(step, float):
+            return step
+        host = np.asarray(self._observer.space.blocks[0].kernels.host(step)[0])
+        return float(host) if host.ndim == 0 else host
+
+
+class Observer:
+    """Called once at every point; says whether the run is over.
+
+    Limits on iterations are exact. Quantities that the step leaves on the host are tested at every
+    iteration, everything else at the record's checkpoints.
+    """
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        *,
+        stop: Any,
+        record: Record,
+        callback: Callable[[Any], Any] | None = None,
+        progress: bool = False,
+        label: str = "",
+        patience: int = 50,
+    ):
+        self.oracle, self.space = oracle, oracle.space
+        self.stop, self.record, self.callback = stop, record, callback
+        self.measure = Measure(oracle)
+        self.trace = Trace((*COLUMNS, *record.metrics))
+        self.clock = Clock(self.space.like)
+        self._bar = Progress(label, stop.limit()) if progress else None
+        self._next = 0
+        self._limit = stop.limit()
+        self._timed = _has_timeout(stop)
+        self._rounding = RoundingWatch(self, patience)
+        self.first_gradient_norm: Any = None
+        self.status: Any = Status.RUNNING
+        self.last: dict[str, Any] = {}
+
+    # -- the start ----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self.clock = Clock(self.space.like)
+
+    def start(self, point: Point) -> None:
+        """Measure the reference gradient norm, at the first point on the manifold; off the clock."""
+        self.clock.pause()
+        reference = point
+        if np.max(self.measure.distance(point)) > 1e-8:
+            reference = Point(self.space, [])
+            reference.place(self.measure.feasible(point))
+        self.first_gradient_norm = self.measure.gradient_norm(reference)
+        self._rounding.start(reference)
+        if self.space.separable:
+            self.status = np.full(self.space.batch, RUNNING)
+        self.clock.resume()
+
+    # -- every point --------------------------------------------------------------------------
+
+    def __call__(self, point: Point) -> bool:
+        """True when the run is over."""
+        checkpoint = point.iteration >= self._next
+        if not (
+            checkpoint
+            or point.gradient_norm is not None
+            or point.iteration >= self._limit
+            or point.status is not None
+            or self._timed
+        ):
+            return False
+        if checkpoint:
+            self.clock.pause()
+        row = Row(self, point, checkpoint)
+        self._judge(row, point)
+        over = self._over()
+        if checkpoint or over:
+            self.clock.pause()
+            row = row if checkpoint else Row(self, point, True)
+            over = self._checkpoint(row, point, over) or over
+            self._next = self.record.next(point.iteration)
+            if not over:
+                self.clock.resume()
+        return over
+
+    def _over(self) -> bool:
+        if self.space.separable:
+            return bool(np.all(self.status != RUNNING))
+        return self.status != Status.RUNNING
+
+    def _judge(self, row: Row, point: Point) -> None:
+        """Set the status: the search's own, broken numbers, the stop rule, rounding; in this order."""
+        if not self.space.separable:
+            self.status = Status(self._verdict(row, point))
+            return
+        code = np.broadcast_to(self._verdict(row, point), self.space.batch)
+        self.status = np.where(self.status == RUNNING, code, self.status)
+        ended = self.status != RUNNING
+        if ended.any() and not ended.all():
+            self.space.frozen = ended
+
+    def _verdict(self, row: Row, point: Point) -> Any:
+        codes: list[Any] = []
+        if point.status is not None:
+            codes.append(point.status)
+        norm, distance = row.gradient_norm, row.distance
+        if norm is not None:
+            broken = ~np.isfinite(norm) | np.isnan(distance)
+            if row.fun is not None and self.oracle.has_value:
+                broken = broken | ~np.isfinite(row.fun)
+            codes.append(np.where(broken, int(Status.NONFINITE), RUNNING))
+            if row._full:
+                left = np.asarray(distance) > _TUBE
+                codes.append(np.where(left, int(Status.LEFT_TUBE), RUNNING))
+        codes.append(self.stop.verdict(row))
+        if norm is not None:
+            codes.append(self._rounding(row, point))
+        result = codes[0]
+        for code in codes[1:]:
+            result = np.where(np.asarray(result) != RUNNING, result, code)
+        return result if self.space.separable else int(result)
+
+    def _checkpoint(self, row: Row, point: Point, over: bool) -> bool:
+        """Record the row, run the callback and the bar; True when the callback stops the run."""
+        values = {name: getattr(row, name) for name in COLUMNS}
+        for name, metric in self.record.metrics.items():
+            values[name] = metric(row.x)
+        self.trace.append(values)
+        self.last = values
+        if self._bar is not None:
+            self._bar.update(row)
+        if self.callback is not None:
+            try:
+                stopped = self.callback(row) is True
+            except StopIteration:
+                stopped = True
+            if stopped and not over:
+                if self.space.separable:
+                    self.status = np.where(
+                        self.status == RUNNING, int(Status.CALLBACK), self.status
+                    )
+                else:
+                    self.status = Status.CALLBACK
+                return True
+        return False
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+# Beyond this distance nothing attracts back: a pass of the normal term no longer contracts.
+_TUBE = 10.0
+
+
+def _has_timeout(rule: Any) -> bool:
+    parts = [getattr(rule, name) for name in ("first", "second") if hasattr(rule, name)]
+    return any(_has_timeout(part) for part in parts) or hasattr(rule, "seconds")
+
+
+class RoundingWatch:
+    """AT_ROUNDING: ||grad|| <= 10 u sqrt(p) ||G||, or no progress beyond rounding for a while.
+
+    The second test applies only within a factor 1e4 of the first bound: there, ``patience``
+    checkpoints at which neither the value nor the gradient norm has improved end the run.
+    """
+
+    def __init__(self, observer: Observer, patience: int):
+        self.space, self.patience = observer.space, patience
+        self._level: Any = 0.0
+        self._best_norm: Any = math.inf
+        self._best_fun: Any = math.inf
+        self._idle: Any = 0
+
+    def _rounding_level(self, point: Point) -> Any:
+        assert point.gradient is not None
+        scale = 10.0 * self.space.unit_roundoff * math.sqrt(self.space.size_p)
+        return scale * self.space.norm(point.gradient)
+
+    def start(self, reference: Point) -> None:
+        self._level = self._rounding_level(reference)
+
+    def __call__(self, row: Any, point: Point) -> Any:
+        norm = row.gradient_norm
+        near = norm <= 1e4 * self._level
+        if not np.any(near) or point.gradient is None:
+            return RUNNING
+        self._level = self._rounding_level(point)
+        landed = row.distance <= max(1e-8, 4.0 * self.space.unit_roundoff * self.space.size_p**0.5)
+        near = norm <= 1e4 * self._level
+        better = norm < 0.99 * self._best_norm
+        fun = row.feasible_fun
+        if fun is not None:
+            unit = 4.0 * self.space.unit_roundoff
+            better = better | (fun < self._best_fun - unit * np.abs(fun))
+            self._best_fun = np.fmin(fun, self._best_fun)
+        self._best_norm = np.fmin(norm, self._best_norm)
+        self._idle = np.where(better, 0, self._idle + 1)
+        stuck = near & (self._idle >= self.patience)
+        return np.where(landed & ((norm <= self._level) | stuck), int(Status.AT_ROUNDING), RUNNING)

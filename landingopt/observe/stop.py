@@ -1,0 +1,222 @@
+"""Stop rules, joined by ``|`` (any) and ``&`` (all). They carry no state.
+
+``verdict(row)`` gives a :class:`~landingopt.status.Status` code, or one for each matrix of a
+separable stack; RUNNING where the rule is not met or its quantity is not known at this iteration.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from landingopt.status import Status
+
+RUNNING = int(Status.RUNNING)
+
+
+def _code(met: Any, status: Status) -> Any:
+    if isinstance(met, (bool, np.bool_)):
+        return int(status) if met else RUNNING
+    return np.where(met, int(status), RUNNING)
+
+
+class _Joinable:
+    """``a | b`` and ``a & b``."""
+
+    def __or__(self, other: Any) -> Any:
+        return Any_(self, other) if _is_rule(other) else NotImplemented
+
+    def __and__(self, other: Any) -> Any:
+        return All_(self, other) if _is_rule(other) else NotImplemented
+
+
+def _is_rule(rule: Any) -> bool:
+    return all(hasattr(rule, name) for name in ("verdict", "limit", "limits"))
+
+
+def check_rule(rule: Any) -> Any:
+    """``rule`` itself, or an error that says what a stop rule is."""
+    if isinstance(rule, type) and _is_rule(rule):
+        raise TypeError(f"stop must be an instance: write lo.{rule.__name__}(...)")
+    if not _is_rule(rule):
+        raise TypeError(
+            f"stop must be a stop rule, got {rule!r}; for example "
+            "lo.GradientNorm(rtol=1e-8) | lo.MaxIterations(500) | lo.Timeout(10)"
+        )
+    return rule
+
+
+@dataclass(frozen=True)
+class GradientNorm(_Joinable):
+    """||grad|| <= max(atol, rtol ||grad at the start||), of the Euclidean-metric Riemannian gradient.
+
+    grad = G - X sym(X^H G); the start is the first point on the manifold.
+    """
+
+    atol: float = 0.0
+    rtol: float = 0.0
+    limits = False
+
+    def __post_init__(self) -> None:
+        for name in ("atol", "rtol"):
+            value = getattr(self, name)
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+
+    def verdict(self, row: Any) -> Any:
+        norm = row.gradient_norm
+        if norm is None:
+            return RUNNING
+        bound = self.atol
+        if self.rtol:
+            bound = np.maximum(self.atol, self.rtol * row.first_gradient_norm)
+        return _code(norm <= bound, Status.CONVERGED)
+
+    def limit(self) -> float:
+        return math.inf
+
+
+@dataclass(frozen=True)
+class Distance(_Joinable):
+    """||X^H X - I||_F <= atol."""
+
+    atol: float
+    limits = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.atol < math.inf:
+            raise ValueError(f"atol must be a number >= 0, got {self.atol!r}")
+
+    def verdict(self, row: Any) -> Any:
+        distance = row.distance
+        return RUNNING if distance is None else _code(distance <= self.atol, Status.CONVERGED)
+
+    def limit(self) -> float:
+        return math.inf
+
+
+@dataclass(frozen=True)
+class Target(_Joinable):
+    """f at the feasible point <= value."""
+
+    value: float
+    limits = False
+
+    def verdict(self, row: Any) -> Any:
+        fun = row.feasible_fun
+        return RUNNING if fun is None else _code(fun <= self.value, Status.CONVERGED)
+
+    def limit(self) -> float:
+        return math.inf
+
+
+@dataclass(frozen=True)
+class MaxIterations(_Joinable):
+    """At most ``iterations`` steps; exact."""
+
+    iterations: int
+    limits = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.iterations, bool) or not self.iterations >= 0:
+            raise ValueError(f"iterations must be an integer >= 0, got {self.iterations!r}")
+
+    def verdict(self, row: Any) -> Any:
+        return _code(row.iteration >= self.iterations, Status.MAX_ITERATIONS)
+
+    def limit(self) -> float:
+        return self.iterations
+
+
+@dataclass(frozen=True)
+class MaxEpochs(_Joinable):
+    """At most about ``epochs`` passes: full gradients, or as many gradients of single terms."""
+
+    epochs: float
+    limits = True
+
+    def __post_init__(self) -> None:
+        if not self.epochs >= 0:
+            raise ValueError(f"epochs must be a number >= 0, got {self.epochs!r}")
+
+    def verdict(self, row: Any) -> Any:
+        return _code(row.epoch >= self.epochs, Status.MAX_EPOCHS)
+
+    def limit(self) -> float:
+        return math.inf
+
+
+@dataclass(frozen=True)
+class Timeout(_Joinable):
+    """``seconds`` of wall time, the observer's own included."""
+
+    seconds: float
+    limits = True
+
+    def __post_init__(self) -> None:
+        if not self.seconds >= 0:
+            raise ValueError(f"seconds must be a number >= 0, got {self.seconds!r}")
+
+    def verdict(self, row: Any) -> Any:
+        return _code(row.wall >= self.seconds, Status.TIMEOUT)
+
+    def limit(self) -> float:
+        return math.inf
+
+
+@dataclass(frozen=True)
+class Any_(_Joinable):
+    """Met as soon as one of the two is; made by ``a | b``."""
+
+    first: Any
+    second: Any
+
+    @property
+    def limits(self) -> bool:
+        return self.first.limits or self.second.limits
+
+    def verdict(self, row: Any) -> Any:
+        first = self.first.verdict(row)
+        if isinstance(first, int) and first != RUNNING:
+            return first
+        second = self.second.verdict(row)
+        if isinstance(first, int) and isinstance(second, int):
+            return second
+        return np.where(np.asarray(first) != RUNNING, first, second)
+
+    def limit(self) -> float:
+        return min(self.first.limit(), self.second.limit())
+
+    def __repr__(self) -> str:
+        return f"{self.first!r} | {self.second!r}"
+
+
+@dataclass(frozen=True)
+class All_(_Joinable):
+    """Met where both are; made by ``a & b``."""
+
+    first: Any
+    second: Any
+
+    @property
+    def limits(self) -> bool:
+        return self.first.limits and self.second.limits
+
+    def verdict(self, row: Any) -> Any:
+        first = self.first.verdict(row)
+        if isinstance(first, int) and first == RUNNING:
+            return RUNNING
+        second = self.second.verdict(row)
+        if isinstance(first, int) and isinstance(second, int):
+            return first if second != RUNNING else RUNNING
+        met = (np.asarray(first) != RUNNING) & (np.asarray(second) != RUNNING)
+        return np.where(met, first, RUNNING)
+
+    def limit(self) -> float:
+        return max(self.first.limit(), self.second.limit())
+
+    def __repr__(self) -> str:
+        return f"({self.first!r} & {self.second!r})"

@@ -1,0 +1,215 @@
+"""The one door to the user's functions: counted, checked, with read-only arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from landingopt import _xp
+from landingopt._xp import Array
+from landingopt.objectives import Problem, Variable
+from landingopt.point import Point
+from landingopt.space import Space
+
+
+@dataclass
+class Counts:
+    """Evaluations of f, of its gradient, and of Hessian products."""
+
+    nfev: int = 0
+    njev: int = 0
+    nhev: int = 0
+
+
+class Oracle:
+    """Evaluates a problem at points, counts it, and checks what comes back.
+
+    ``counts`` are the method's own evaluations; inside ``with oracle.uncounted():`` they go to
+    ``metric_counts``, so that what an observer measures is never charged to a method.
+    """
+
+    def __init__(self, problem: Problem, space: Space):
+        self.problem, self.space = problem, space
+        self.fun, self.grad = problem.fun, problem.grad
+        self.both = problem.value_and_gradient
+        self.hessp = problem.hessp
+        self.counts, self.metric_counts = Counts(), Counts()
+        self._charged = self.counts
+        self._value_checked = False
+
+    @property
+    def has_value(self) -> bool:
+        return self.fun is not None or self.both is not None
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Charge what is evaluated inside to the observer."""
+        before, self._charged = self._charged, self.metric_counts
+        try:
+            yield
+        finally:
+            self._charged = before
+
+    # -- at a point ---------------------------------------------------------------------------
+
+    def fill_gradient(self, point: Point) -> None:
+        """The gradient at the point; the value too where it comes with it."""
+        if point.gradient is not None:
+            return
+        if self.grad is not None:
+            self._charged.njev += 1
+            point.gradient = self._checked_gradient(self.grad(point.user))
+        else:
+            self.fill_both(point)
+
+    def fill_both(self, point: Point) -> None:
+        """Value and gradient, in one call where the problem has one."""
+        if point.gradient is not None:
+            return self.fill_value(point)
+        if self.both is not None:
+            self._charged.nfev += 1
+            self._charged.njev += 1
+            value, gradient = self.both(point.user)
+            point.fun = self._checked_value(value)
+            point.gradient = self._checked_gradient(gradient)
+        else:
+            # The value first: a gradient that lives in a shared buffer is then the freshest.
+            self.fill_value(point)
+            self.fill_gradient(point)
+
+    def fill_value(self, point: Point) -> None:
+        if point.fun is None:
+            point.fun = self.value(point.user)
+
+    # -- at a user's x ------------------------------------------------------------------------
+
+    def value(self, x: Variable) -> Any:
+        """f(x) as a host number (one per matrix for a separable stack)."""
+        if self.fun is not None:
+            self._charged.nfev += 1
+            return self._checked_value(self.fun(x))
+        if self.both is None:
+            raise TypeError("this problem has no fun; pass fun= to lo.Objective")
+        self._charged.nfev += 1
+        self._charged.njev += 1
+        return self._checked_value(self.both(x)[0])
+
+    def gradient(self, x: Variable) -> Variable:
+        """The Euclidean gradient at x, in the user's form."""
+        self._charged.njev += 1
+        if self.grad is not None:
+            gradient = self.grad(x)
+        else:
+            assert self.both is not None
+            self._charged.nfev += 1
+            gradient = self.both(x)[1]
+        self._checked_gradient(gradient)
+        return gradient
+
+    def hessian(self, x: Variable, v: Variable) -> Variable:
+        """The Euclidean Hessian at x applied to v, in the user's form."""
+        if self.hessp is None:
+            raise TypeError("this problem has no hessp; pass hessp= to lo.Objective")
+        self._charged.nhev += 1
+        return self.hessp(x, v)
+
+    # -- what came back -----------------------------------------------------------------------
+
+    def _checked_value(self, value: Any) -> Any:
+        if type(value) is float:
+            return value
+        if not self._value_checked or self.space.separable:
+            self._check_value(value)
+        return self.space.number(value)
+
+    def _check_value(self, value: Any) -> None:
+        shape = tuple(getattr(value, "shape", ()))
+        allowed = [()]
+        if self.space.array and self.space.blocks[0].batch:
+            allowed.append(self.space.blocks[0].batch)
+        if self.space.separable:
+            allowed = [self.space.batch]
+        if isinstance(value, (list, tuple, str)) or value is None:
+            raise TypeError(f"fun returned {value!r:.60}; a real number is needed")
+        if shape not in allowed:
+            raise ValueError(
+                f"fun returned an array of shape {shape}; needed is "
+                + " or ".join(str(s) for s in allowed)
+                + (" (one value for all, or one for each matrix of the stack)" * (len(allowed) > 1))
+            )
+        if isinstance(value, complex) or (
+            hasattr(value, "dtype") and _xp.dtype_name(value).startswith("complex")
+        ):
+            raise TypeError(
+                "fun returned a complex number; f must be real: return its real part, "
+                "and the gradient for the inner product Re tr(A^H B)"
+            )
+        self._value_checked = True
+
+    def _checked_gradient(self, gradient: Variable) -> list[Array]:
+        space = self.space
+        if space._kind == "array":
+            block = space.blocks[0]
+            self._check_array(gradient, block)
+            return [block.inner(gradient)]
+        self._check_structure(gradient)
+        arrays = [gradient[k] for k in space.names or ()]
+        for array, block in zip(arrays, space.blocks, strict=True):
+            self._check_array(array, block)
+        return [block.inner(a) for a, block in zip(arrays, space.blocks, strict=True)]
+
+    def _check_structure(self, gradient: Any) -> None:
+        kind, names = self.space._kind, self.space.names or ()
+        wanted = dict if kind == "dict" else (tuple, list)
+        if not isinstance(gradient, wanted) or len(gradient) != len(names):
+            raise TypeError(
+                f"the gradient must be a {kind} like x, with the blocks {list(names)}; "
+                f"got {type(gradient).__name__}"
+            )
+        if kind == "dict" and set(gradient) != set(names):
+            raise TypeError(f"the gradient has blocks {sorted(gradient)}, x has {sorted(names)}")
+
+    def _check_array(self, gradient: Any, block: Any) -> None:
+        kernels = block.kernels
+        try:
+            if gradient.shape == block.shape and gradient.dtype == kernels.dtype:
+                if isinstance(kernels, _xp.NumpyMatrix):
+                    if type(gradient) is np.ndarray:
+                        return
+                elif (
+                    array_api_compat.is_array_api_obj(gradient)
+                    and _xp.namespace(gradient) is kernels.xp
+                    and _xp.device_of(gradient) == kernels.device
+                ):
+                    return
+        except AttributeError:
+            pass
+        raise self._gradient_error(gradient, block)
+
+    def _gradient_error(self, gradient: Any, block: Any) -> Exception:
+        what = "the gradient" if self.space.array else f"the gradient's block for {block.name}"
+        if not hasattr(gradient, "shape") or not hasattr(gradient, "dtype"):
+            return TypeError(f"{what} must be an array, got {type(gradient).__name__}")
+        if tuple(gradient.shape) != block.shape:
+            return ValueError(
+                f"{what} has shape {tuple(gradient.shape)}; x has shape {block.shape}, "
+                "and the gradient must have the same"
+            )
+        dtype = str(block.kernels.dtype).rsplit(".", 1)[-1]
+        if gradient.dtype != block.kernels.dtype:
+            return TypeError(
+                f"{what} has dtype {_xp.dtype_name(gradient)}, x has {dtype}; nothing is cast "
+                f"silently: return gradient.astype({dtype!r}), or start from an x0 of "
+                f"dtype {_xp.dtype_name(gradient)}"
+            )
+        return TypeError(
+            f"{what} is a {type(gradient).__module__}.{type(gradient).__name__} on "
+            f"{_xp.device_of(gradient)}; x lives in {getattr(block.kernels, 'xp', np).__name__} on "
+            f"{getattr(block.kernels, 'device', 'cpu')}: return an array of the same library "
+            "and device"
+        )

@@ -1,0 +1,93 @@
+"""An iterate and what is known there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from landingopt import _xp
+from landingopt._xp import Array
+from landingopt.objectives import Variable
+from landingopt.space import Space
+
+
+class Point:
+    """One iterate: x, and whatever has been computed at it. Made twice a run, then reused.
+
+    A user's own part reads ``iteration``, ``user`` (x in the user's form, read-only), ``fun``,
+    ``distance_bound``, ``space``, and the field's ``forms``, one for each block
+    (:class:`landingopt.fields.Form`).
+
+    Attributes
+    ----------
+    x : list of arrays
+        The blocks, tall.
+    gradient : list of arrays or None
+        The (estimated) Euclidean gradient; the user's memory, valid until the next call of it.
+    fun : float, array or None
+        f(x) as a host number, where it has been evaluated.
+    merit : float, array or None
+        The feasible value f(polar x) to second order, where a search has needed it.
+    gradient_norm : float, array or None
+        Norm of the Euclidean-metric Riemannian gradient, where the step leaves it.
+    status : Status, array of them, or None
+        Set by a search that failed here.
+    distance_bound : float or array
+        ||X^H X - I||_F, or a bound on it, as the step left it; infinite where nothing is known.
+    previous : Point or None
+        The point before this one, still intact while the step from this one is being chosen.
+    iteration : int
+        How many steps led here.
+    step : float, array or None
+        The step that led here.
+    """
+
+    __slots__ = (
+        "space", "forms", "x", "gradient", "fun", "merit", "distance_bound", "iteration", "step",
+        "evaluated", "parts", "previous", "gradient_norm", "status", "_user", "_user_of",
+    )  # fmt: skip
+
+    def __init__(self, space: Space, forms: list[Any]):
+        self.space, self.forms = space, forms
+        self.parts = (
+            [Point(part, [form]) for part, form in zip(space.split(), forms, strict=True)]
+            if len(forms) > 1
+            else [self]
+        )
+        self._user: Variable = None
+        self._user_of: list[Array] = []
+        self.iteration = 0
+        self.step: Any = None
+        self.previous: Point | None = None
+        self.place([None] * len(forms))
+
+    def place(self, x: list[Array]) -> None:
+        """Move to x and forget everything known elsewhere."""
+        self.x = x
+        self.gradient: list[Array] | None = None
+        self.fun: Any = None
+        self.merit: Any = None
+        self.gradient_norm: Any = None
+        self.status: Any = None
+        self.evaluated = False
+        self.distance_bound: Any = float("inf")
+
+    def share(self) -> None:
+        """Hand iteration, x and gradient to the per-block parts."""
+        if len(self.parts) == 1:
+            return
+        for i, part in enumerate(self.parts):
+            part.place([self.x[i]])
+            part.gradient = None if self.gradient is None else [self.gradient[i]]
+            part.iteration = self.iteration
+            part.previous = None if self.previous is None else self.previous.parts[i]
+
+    @property
+    def user(self) -> Variable:
+        """x in the user's form; read-only where the library has read-only views."""
+        x = self.x
+        if self._user is None or any(a is not b for a, b in zip(x, self._user_of, strict=False)):
+            self._user = self.space.readonly(self.space.to_user(x))
+            # A conjugated copy goes stale when its buffer is rewritten; a view does not.
+            stale = any(block.wide and _xp.is_complex(a) for block, a in zip(self.space.blocks, x))
+            self._user_of = [None] * len(x) if stale else x
+        return self._user

@@ -1,0 +1,269 @@
+"""Step rules: how far to go along a field.
+
+A rule is a frozen recipe; ``start(context)`` returns a run with ``size(k, point)``, where k counts
+the steps taken before. Numbers are per matrix and live where the data lives. Your own rule is any
+class with these two methods (``examples/own_part.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from landingopt._xp import Array
+from landingopt.point import Point
+
+
+class Step(Protocol):
+    """A step rule."""
+
+    def start(self, context: Context) -> StepRun: ...
+
+
+class StepRun(Protocol):
+    """A started step rule; ``size`` gives eta > 0, a float or one number for each matrix."""
+
+    def size(self, k: int, point: Point) -> Any: ...
+
+
+class Numbers(Protocol):
+    """Inner products, and the functions of the numbers they give."""
+
+    scalars: Any
+
+    def dots(self, *pairs: tuple[list[Array], list[Array]]) -> tuple[Any, ...]: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step rule may know when it starts.
+
+    Attributes
+    ----------
+    numbers : Numbers
+        ``dots((u, v), ...)`` of lists of arrays, and ``scalars`` (sqrt, minimum, where, ...).
+    lam : float
+        The normal term's weight; 0 without one.
+    first_size : float
+        sqrt of the number of columns: the length of a step that turns every column by one radian.
+    accelerator : bool
+        Reading a number back costs a synchronisation.
+    """
+
+    numbers: Numbers
+    lam: float = 0.0
+    first_size: float = 1.0
+    accelerator: bool = False
+
+
+def check_step(value: Any, what: str = "step") -> float:
+    """A positive finite float, or an error that says what was given."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{what} must be a positive number or a function of the iteration, got {value!r}"
+        ) from None
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"{what} must be positive and finite, got {number:g}")
+    return number
+
+
+@dataclass(frozen=True)
+class Constant:
+    """eta_k = step.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> lo.steps.Constant(0.1)
+    Constant(step=0.1)
+    """
+
+    step: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", check_step(self.step))
+
+    def start(self, context: Context) -> Constant:
+        return self
+
+    def size(self, k: int, point: Point) -> float:
+        return self.step
+
+
+@dataclass(frozen=True)
+class Decay:
+    """eta_k = step / (1 + k / offset)^power; power 1/2 for SGD's O(log T / sqrt T).
+
+    References
+    ----------
+    [AVGA24] theorem on SGD; MATH section 4.
+    """
+
+    step: float
+    power: float = 0.5
+    offset: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", check_step(self.step))
+        object.__setattr__(self, "offset", check_step(self.offset, "offset"))
+        if not 0.0 <= self.power < math.inf:
+            raise ValueError(f"power must be at least 0, got {self.power!r}")
+
+    def start(self, context: Context) -> Decay:
+        return self
+
+    def size(self, k: int, point: Point) -> float:
+        return self.step / (1.0 + k / self.offset) ** self.power
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """eta_k = function(k), any function of the iteration k = 0, 1, 2, ...
+
+    Raises
+    ------
+    ValueError
+        During the run, when the function returns what is not a positive number.
+    """
+
+    function: Callable[[int], float]
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"function must be callable, got {self.function!r}")
+
+    def start(self, context: Context) -> Schedule:
+        return self
+
+    def size(self, k: int, point: Point) -> float:
+        return check_step(self.function(k), f"the schedule's value at iteration {k}")
+
+
+@dataclass(frozen=True)
+class BarzilaiBorwein:
+    """<s, s> / |<s, y>| at even k, |<s, y>| / <y, y> at odd k; s, y: changes of x and of the field.
+
+    The first step is 0.1 sqrt(p) / ||F||: a tenth of a radian for every column.
+
+    References
+    ----------
+    Barzilai, Borwein, Two-point step size gradient methods, IMA J. Numer. Anal. 8, 1988; on the
+    Stiefel manifold: Wen, Yin, Math. Program. 142, 2013.
+    """
+
+    first: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", check_step(self.first, "first"))
+
+    def start(self, context: Context) -> BarzilaiBorweinRun:
+        return BarzilaiBorweinRun(self, context)
+
+
+class BarzilaiBorweinRun:
+    __slots__ = ("recipe", "context", "_last")
+
+    def __init__(self, recipe: BarzilaiBorwein, context: Context):
+        self.recipe, self.context = recipe, context
+        self._last: Any = None
+
+    def size(self, k: int, point: Point) -> Any:
+        numbers, scalars = self.context.numbers, self.context.numbers.scalars
+        fields = [form.array() for form in point.forms]
+        previous = point.previous
+        if previous is None:
+            (square,) = numbers.dots((fields, fields))
+            norm = scalars.sqrt(square)
+            self._last = scalars.where(
+                norm > 0,
+                scalars.divide(self.recipe.first * self.context.first_size, norm),
+                scalars.full(1.0),
+            )
+            return self._last
+        kernels = [form.block.kernels for form in point.forms]
+        s = [k_.subtract(a, b) for k_, a, b in zip(kernels, point.x, previous.x, strict=True)]
+        y = [
+            k_.subtract(a, form.array())
+            for k_, a, form in zip(kernels, fields, previous.forms, strict=True)
+        ]
+        if k % 2 == 0:
+            top, sy = numbers.dots((s, s), (s, y))
+            eta = scalars.divide(top, abs(sy))
+        else:
+            sy, bottom = numbers.dots((s, y), (y, y))
+            eta = scalars.divide(abs(sy), bottom)
+        usable = scalars.isfinite(eta) & (eta > 0)
+        last = self._last if point.step is None else point.step
+        self._last = scalars.where(usable, eta, last)
+        return self._last
+
+
+@dataclass(frozen=True)
+class Safeguarded:
+    """A rule capped by the safe step, so that d <= eps stays true: steps of ``rule`` inside the tube.
+
+    With g = ||Lambda||_F and d = ||X^H X - I||_F <= eps < 1,
+
+        eta <= min{ (lam d (1-d) + sqrt(lam^2 d^2 (1-d)^2 + g^2 (eps - d))) / g^2,  1 / (2 lam) }.
+
+    The free bound on g is tried first; the exact norm is formed only where that would cut the step,
+    so eta is the papers'.
+
+    References
+    ----------
+    [AVGA24] lemma on the safe step; MATH section 2 for the cap 1/(2 lam).
+    """
+
+    rule: Step
+    eps: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.eps < 1.0:
+            raise ValueError(f"eps must lie strictly between 0 and 1, got {self.eps!r}")
+
+    def start(self, context: Context) -> SafeguardedRun:
+        return SafeguardedRun(self, context)
+
+
+class SafeguardedRun:
+    __slots__ = ("rule", "eps", "lam", "scalars", "exact_only")
+
+    def __init__(self, recipe: Safeguarded, context: Context):
+        self.rule = recipe.rule.start(context)
+        self.eps, self.lam = recipe.eps, context.lam
+        self.scalars = context.numbers.scalars
+        self.exact_only = context.accelerator
+
+    def size(self, k: int, point: Point) -> Any:
+        form = point.forms[0]
+        wanted = self.rule.size(k, point)
+        if form.distance is None:
+            return wanted  # an unconstrained block
+        if not self.exact_only:
+            bound = safe_step(form.distance, form.norm_bound(), self.lam, self.eps, self.scalars)
+            if self.scalars.all(bound >= wanted):
+                return wanted
+        exact = safe_step(form.distance, form.norm(), self.lam, self.eps, self.scalars)
+        return self.scalars.minimum(wanted, exact)
+
+
+def safe_step(distance: Any, norm: Any, lam: float, eps: float, scalars: Any) -> Any:
+    """The longest step that the bound of [AVGA24] allows; formed without g^2, which overflows.
+
+    Parameters
+    ----------
+    distance, norm : float or array
+        d and g = ||Lambda||_F (or an upper bound on it: the step is then shorter).
+    lam, eps : float
+    scalars : functions of numbers, ``landingopt._xp.FLOATS`` for floats.
+    """
+    d = scalars.maximum(distance, 0.0)
+    norm = scalars.maximum(norm, 1e-30)  # any step is safe where the field vanishes
+    room = scalars.maximum(eps - d, 0.0)  # rounding may put d a little above eps
+    t = lam * d * (1.0 - d) / norm
+    root = (t + scalars.sqrt(t * t + room)) / norm
+    return scalars.minimum(root, 1.0 / (2.0 * lam)) if lam > 0 else root

@@ -1,0 +1,276 @@
+"""The geometry of orthogonal matrices, without optimisation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+from landingopt import _xp
+from landingopt._xp import FLOATS, Array, ArrayScalars
+
+
+class NewtonSchulzRun:
+    """Newton–Schulz passes Y <- Y (I + P), P = -E/2 + 3 E^2/8, E = Y^H Y - I, with own buffers.
+
+    A pass takes E to 5/8 E^3 + ..., (-3/4 E^2 + ... where E^2 is left out): matrix products only.
+    ``Y`` with ||E|| > 0.9 is scaled first, so that every Y of full rank converges.
+    """
+
+    def __init__(self, kernels: Any, shape: tuple[int, ...], max_passes: int = 25):
+        self.kernels, self.max_passes = kernels, max_passes
+        batch = shape[:-2]
+        square = (*batch, shape[-1], shape[-1])
+        self._gram, self._p = kernels.empty(square), kernels.empty(square)
+        self._square = kernels.empty(square)
+        self._work = kernels.empty(shape)
+        self._scalars: Any = FLOATS if not batch else ArrayScalars(np, np.float64, None, batch)
+        self._float = not batch
+        self._unit = kernels.unit_roundoff
+        self.passes = 0
+
+    def work(self) -> Array:
+        """A buffer of Y's shape in which the caller may build Y; handed to :meth:`__call__`."""
+        return self._work
+
+    def _read(self, value: Any) -> Any:
+        value = self.kernels.host(value)[0]
+        return float(value) if self._float else value
+
+    def _delta(self, y: Array) -> Array:
+        kernels = self.kernels
+        self._gram = kernels.add_identity(kernels.cross(y, y, out=self._gram), -1.0)
+        return self._gram
+
+    def __call__(
+        self, y: Array, out: Array, tol: float, floor: float | None = None
+    ) -> tuple[Array, Any, Array | None, Any]:
+        """Run passes (at least one) until ||Y^H Y - I||_F <= tol.
+
+        Returns ``(x, distance, delta, ok)``: the result (``out`` or the work buffer: whichever is
+        not returned becomes the work buffer), ||X^H X - I||_F or a bound on it, X^H X - I or None
+        where it is below ``floor`` and was not formed, and whether ``tol`` was reached, the last
+        two per matrix.
+        """
+        kernels, scalars = self.kernels, self._scalars
+        floor = 500.0 * self._unit if floor is None else floor
+        delta = self._delta(y)
+        e = self._read(kernels.norm(delta))
+        if scalars.any(e > 0.9):
+            y, delta, e = self._scaled(y, delta, e)
+        formed: Array | None = delta
+        for _ in range(self.max_passes):
+            worst = self._worst(e)
+            if worst == 0.0 and not scalars.all(scalars.isfinite(e)):
+                break
+            self.passes += 1
+            second_order = 0.75 * worst * worst > floor
+            p = kernels.scale(delta, -0.5, out=self._p)
+            if second_order:
+                square = self._square = kernels.matmul(delta, delta, out=self._square)
+                p = kernels.add(p, kernels.scale(square, 0.375, out=square), out=p)
+            p = kernels.add_identity(p, 1.0)
+            self._p = p
+            y, out = kernels.matmul(y, p, out=out), y
+            bound = 0.75 * e * e if not second_order else 0.625 * e * e * e * (1.0 + e)
+            if self._worst(bound) <= floor:
+                e, formed = bound, None
+                break
+            delta = formed = self._delta(y)
+            e = self._read(kernels.norm(delta))
+            if self._worst(e) <= tol:
+                break
+        self._work = out
+        return y, e, formed, scalars.isfinite(e) & (e <= max(tol, floor))
+
+    def _worst(self, e: Any) -> float:
+        """The largest finite entry: a matrix that broke does not keep the others waiting."""
+        if self._float:
+            return e if math.isfinite(e) else 0.0
+        finite = e[np.isfinite(e)]
+        return float(finite.max()) if finite.size else 0.0
+
+    def _scaled(self, y: Array, delta: Array, e: Any) -> tuple[Array, Array, Any]:
+        """Y sqrt(a) with eigenvalues of its Gram matrix below 2, where ||E|| may exceed 0.9."""
+        kernels, scalars = self.kernels, self._scalars
+        rows = self._read(kernels.largest_row_sum(delta))
+        b = scalars.minimum(e, rows)
+        b = scalars.where((e > 0.9) & (b > 0.9) & scalars.isfinite(b), b, scalars.full(0.0))
+        a = 1.0 / (1.0 + 0.5 * b)
+        y = kernels.scale(y, scalars.sqrt(a), out=y)
+        delta = kernels.add_identity(kernels.scale(delta, a, out=delta), a - 1.0)
+        return y, delta, self._read(kernels.norm(delta))
+
+
+def _check(x: Array, what: str = "x") -> None:
+    _xp.namespace(x)
+    _xp.check_floating(x, what)
+    if x.ndim < 2:
+        raise ValueError(f"{what} must have shape (n, p) or (..., n, p), got {tuple(x.shape)}")
+
+
+def _tall(x: Array) -> tuple[Array, bool]:
+    wide = x.shape[-2] < x.shape[-1]
+    return (_xp.H(x) if wide else x), wide
+
+
+def distance(x: Array) -> Any:
+    """||X^H X - I||_F, per matrix (X X^H for a wide X).
+
+    Returns
+    -------
+    float, or an array of shape (...) for a stack
+        0 on the manifold; the *infeasibility* of [Talk] is N = distance^2 / 4.
+
+    Examples
+    --------
+    >>> import numpy as np, landingopt as lo
+    >>> round(lo.stiefel.distance(2.0 * np.eye(3)), 6)  # 3 * sqrt(3)
+    5.196152
+    """
+    _check(x)
+    x, _ = _tall(x)
+    kernels = _xp.kernels(x, tuple(x.shape[:-2]))
+    return kernels.norm(kernels.add_identity(kernels.cross(x, x), -1.0))
+
+
+def polar(x: Array, method: Literal["svd", "newton-schulz"] = "svd") -> Array:
+    """The closest matrix with orthonormal columns, X (X^H X)^(-1/2) (rows for a wide X).
+
+    Parameters
+    ----------
+    x : array (..., n, p)
+    method : "svd" or "newton-schulz"
+        Newton–Schulz is matrix products only; it suits GPUs and needs full rank: about
+        2 log2(condition number) + 5 passes.
+
+    Raises
+    ------
+    ValueError
+        Where X has no full rank to the working precision, or the method is not one of the two.
+
+    References
+    ----------
+    [AMS08] section 4.1.1; N. Higham, Functions of Matrices, 2008, chapter 8.
+
+    Examples
+    --------
+    >>> import numpy as np, landingopt as lo
+    >>> x = lo.stiefel.polar(np.array([[3.0, 1.0], [0.0, 2.0]]), method="newton-schulz")
+    >>> bool(lo.stiefel.distance(x) < 1e-14)
+    True
+    """
+    _check(x)
+    if method not in ("svd", "newton-schulz"):
+        raise ValueError(f'method must be "svd" or "newton-schulz", got {method!r}')
+    if not _xp.all_finite(x):
+        raise ValueError("x has entries that are not finite; it has no polar factor")
+    x, wide = _tall(x)
+    if method == "svd":
+        xp = _xp.namespace(x)
+        u, sigma, vh = xp.linalg.svd(x, full_matrices=False)
+        host = _xp.to_host(sigma)
+        if np.any(host[..., -1] <= host[..., 0] * _xp.unit_roundoff(x) * x.shape[-1]):
+            raise _rank_error(x)
+        result = u @ vh
+    else:
+        result = orthonormalized(x)
+    return _xp.H(result) if wide else result
+
+
+def _rank_error(x: Array, what: str = "x") -> ValueError:
+    return ValueError(
+        f"{what} of shape {tuple(x.shape)} does not have full rank to working precision, so no "
+        "closest orthogonal matrix is defined; pass another start, "
+        "e.g. lo.stiefel.random(n, p, rng=0)"
+    )
+
+
+def orthonormalized(x: Array, what: str = "x") -> Array:
+    """polar(x) of a tall x (or stack) by Newton–Schulz, to rounding; a fresh array."""
+    kernels = _xp.kernels(x, tuple(x.shape[:-2]))
+    run = NewtonSchulzRun(kernels, tuple(x.shape), max_passes=100)
+    # Scale the largest entry to 1 first: squares neither overflow nor vanish at any scale of x.
+    top = _xp.to_host(_xp.namespace(x).max(_xp.namespace(x).abs(x), axis=(-2, -1)))
+    if np.any(top == 0):
+        raise _rank_error(x, what)
+    scale = 1.0 / np.asarray(top, dtype=np.float64)
+    y = kernels.scale(_xp.copy(x), float(scale) if scale.ndim == 0 else scale)
+    unit = _xp.unit_roundoff(x)
+    p = x.shape[-1]
+    y, _, _, ok = run(y, kernels.empty(tuple(x.shape)), tol=4.0 * unit * p, floor=unit)
+    if not np.all(ok):
+        raise _rank_error(x, what)
+    return y
+
+
+def random(
+    n: int,
+    p: int | None = None,
+    *,
+    stack: tuple[int, ...] = (),
+    rng: np.random.Generator | int | None = None,
+    dtype: Any = np.float64,
+    like: Array | None = None,
+) -> Array:
+    """A uniform (Haar) random matrix with orthonormal columns (rows when n < p), or a stack.
+
+    Parameters
+    ----------
+    n, p : int
+        p defaults to n.
+    stack : tuple of int
+        Leading dimensions.
+    rng : numpy Generator, int or None
+        The same integer gives the same matrix in every array library.
+    dtype : NumPy dtype, used when ``like`` is None.
+    like : array, optional
+        Gives library, dtype and device.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> lo.stiefel.random(5, 3, rng=0).shape
+    (5, 3)
+    """
+    p = n if p is None else p
+    generator = np.random.default_rng(rng)
+    like = np.empty((), dtype=dtype) if like is None else like
+    _xp.check_floating(like, "like")
+    tall = (*stack, max(n, p), min(n, p))
+    values = generator.standard_normal(tall)
+    if _xp.is_complex(like):
+        values = values + 1j * generator.standard_normal(tall)
+    q, r = np.linalg.qr(values)
+    diagonal = np.diagonal(r, axis1=-2, axis2=-1)
+    q = q * (diagonal / np.abs(diagonal))[..., None, :]  # positive diagonal of R: Haar measure
+    if n < p:
+        q = q.conj().mT if np.iscomplexobj(q) else q.mT
+    return _xp.from_host(np.ascontiguousarray(q), like)
+
+
+def component(x: Array) -> Any:
+    """The connected component of a square real X: the sign of det X, +1 or -1, per matrix.
+
+    O_p has two components and no continuous path joins them: a solver stays in the one of its
+    start. Everything else that the library solves on is connected, and gives None.
+
+    Examples
+    --------
+    >>> import numpy as np, landingopt as lo
+    >>> lo.stiefel.component(np.diag([1.0, -1.0, 1.0]))
+    -1
+    """
+    _check(x)
+    if x.shape[-1] != x.shape[-2] or _xp.is_complex(x):
+        return None
+    sign = np.sign(np.linalg.det(_xp.to_host(x).astype(np.float64))).astype(int)
+    return int(sign) if sign.ndim == 0 else sign
+
+
+def reflected(x: Array) -> Array:
+    """X with its last column negated: the same distance, the other connected component."""
+    flip = np.ones(x.shape[-1])
+    flip[-1] = -1.0
+    return x * _xp.from_host(flip, x)
