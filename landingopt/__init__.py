@@ -18,6 +18,7 @@ from landingopt import (
     stiefel,
 )
 from landingopt._minimize import minimize
+from landingopt.gradient_check import check_gradient, check_hessian
 from landingopt.methods import Method, landing, pymanopt
 from landingopt.objectives import Euclidean, Objective, Stiefel
 from landingopt.observe.record import Every, LogSpaced

@@ -12,7 +12,7 @@ import numpy as np
 from landingopt import _xp, stiefel
 from landingopt._xp import Array
 from landingopt.methods import Method, landing
-from landingopt.objectives import Problem, Variable
+from landingopt.objectives import Objective, Problem, Stiefel, Variable
 from landingopt.observe.observer import Observer
 from landingopt.observe.record import Every, Record
 from landingopt.observe.stop import Distance, GradientNorm, MaxIterations, check_rule
@@ -401,8 +401,8 @@ def _start(problem: Problem, x0: Any, rng: np.random.Generator) -> Variable:
 def _check_like(problem: Problem, x0: Array) -> None:
     """The start and the problem's data must live together."""
     like = getattr(problem, "like", None)
-    if like is None or not hasattr(like, "dtype"):
-        return
+    if isinstance(problem, Objective) or like is None or not hasattr(like, "dtype"):
+        return  # a user's functions may convert at their own door
     if (
         _xp.namespace(like) is not _xp.namespace(x0)
         or _xp.device_of(like) != _xp.device_of(x0)
@@ -427,8 +427,6 @@ def _map_shapes(function: Callable[..., Any], shape: Any, constraint: Any, x: An
 
 
 def _random_block(shape: Any, constraint: Any, like: Array, rng: np.random.Generator) -> Array:
-    from landingopt.objectives import Stiefel
-
     if isinstance(constraint, Stiefel):
         return stiefel.random(shape[-2], shape[-1], stack=shape[:-2], rng=rng, like=like)
     return _xp.from_host(np.zeros(shape), like)

@@ -77,7 +77,7 @@ def to_host(x: Array) -> np.ndarray:
     if isinstance(x, np.ndarray):
         return x
     if array_api_compat.is_torch_array(x):
-        return x.detach().cpu().numpy()
+        return x.detach().cpu().resolve_conj().resolve_neg().numpy()
     if array_api_compat.is_cupy_array(x):
         return x.get()
     if array_api_compat.is_array_api_strict_namespace(namespace(x)):
@@ -97,6 +97,8 @@ def copy(x: Array) -> Array:
     """A fresh array with the values of ``x``; C-ordered for NumPy."""
     if isinstance(x, np.ndarray):
         return np.array(x, order="C")
+    if array_api_compat.is_torch_array(x):
+        return x.detach().clone()
     return namespace(x).asarray(x, copy=True)
 
 

@@ -1,10 +1,10 @@
 """Gradients and Hessian-vector products of a user's f by JAX, PyTorch or autograd.
 
-Each function here takes f as its library writes it and returns an :class:`~landingopt.Objective`, in
-which f and its gradient come from one pass. The library is imported when the function is called.
+Each function here takes f as its library writes it and returns an :class:`~landingopt.Objective`,
+in which f and its gradient come from one pass. The library is imported when the function is called.
 
-The three libraries disagree about complex numbers. What the solvers need is the gradient for the real
-inner product, df = Re tr(G^H dx): PyTorch returns it, JAX and autograd return its conjugate.
+The three libraries disagree about complex numbers. What the solvers need is the gradient for the
+real inner product, df = Re tr(G^H dx): PyTorch returns it, JAX and autograd its conjugate.
 """
 
 from __future__ import annotations
@@ -291,8 +291,10 @@ def autograd(fun: Callable[[Variable], Any], *, shape: Shapes, constraint: Any =
             """Re <G(y), v>, whose gradient is H v because the Hessian is symmetric."""
             pull, result = core.make_vjp(value_at, y)
             conjugate = pull(np.ones_like(unboxed(result)))
-            blocks = [(conjugate[k], v[k]) for k in _names(v)] if _names(v) else [(conjugate, v)]
-            return sum(anp.sum(anp.real(g * along)) for g, along in blocks)
+            names = _names(v)
+            if names is None:
+                return anp.sum(anp.real(conjugate * v))
+            return sum(anp.sum(anp.real(conjugate[name] * v[name])) for name in names)
 
         with warnings.catch_warnings():
             # autograd warns where the gradient is constant; for a linear f that is as it should be.
@@ -371,7 +373,7 @@ class _Torch:
             yield
 
     def leaf(self, x: Variable) -> Variable:
-        """x as the start of a graph: new tensors on the same memory, so x stays unmarked."""
+        """The start of a graph at x: new tensors on the same memory, so x stays unmarked."""
         recording = self._library.is_grad_enabled()
         return _map(lambda block: self._tensor(block).detach().requires_grad_(recording), x)
 

@@ -1,10 +1,10 @@
 """Is the gradient the gradient of f, and the Hessian that of the gradient? Taylor's test.
 
 With v a random direction, f(x + t v) = f(x) + t Re <G, v> + O(t^2), and the central difference
-(f(x + t v) - f(x - t v)) / 2t = Re <G, v> + O(t^2). The first says it in a picture: the error falls
-with slope 2 in t where G is right and with slope 1 where it is wrong, until rounding takes over. The
-second says it in digits. The step is chosen by what the differences say about their own accuracy, never
-by how well they agree with G: a wrong gradient could be met by chance.
+(f(x + t v) - f(x - t v)) / 2t = Re <G, v> + O(t^2). The first says it in a picture: the error
+falls with slope 2 in t where G is right and with slope 1 where it is wrong, until rounding takes
+over. The second says it in digits. The step is chosen by what the differences say about their own
+accuracy, never by how well they agree with G: a wrong gradient could be met by chance.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class DirectionCheck:
     ``expected`` is the derivative by central differences and ``claimed`` what the gradient (or
     Hessian) says of it, Re <G, v> (or ||H v||); ``relative_error`` their difference, relative to
     the typical size of a derivative along v; ``uncertainty`` how well the difference is known, on
-    the same scale. ``slope`` is that of the Taylor error over ``window`` (nan and None where it stays
-    at rounding level). ``verdict`` is "drowned" where rounding hides the derivative.
+    the same scale. ``slope`` is that of the Taylor error over ``window`` (nan and None where it
+    stays at rounding level). ``verdict`` is "drowned" where rounding hides the derivative.
     """
 
     name: str
@@ -158,7 +158,8 @@ class HessianCheck(_Check):
     Attributes
     ----------
     asymmetry : float
-        |<u, H v> - <v, H u>| for two random unit vectors, relative to the larger of ||H u||, ||H v||.
+        |<u, H v> - <v, H u>| for two random unit vectors, relative to the larger of ||H u|| and
+        ||H v||.
     """
 
     asymmetry: float = math.nan
@@ -194,7 +195,7 @@ def check_gradient(
         is Euclidean: x + t v leaves the manifold, and x need not be on it. At a stationary
         point a wrong factor cannot be seen.
     rng : int, numpy.random.Generator or None
-        For the point and the directions. The default is a fixed seed, so that a check can be repeated.
+        For the point and the directions. The default is a fixed seed: a check can be repeated.
     raise_on_failure : bool
         Raise a ValueError with the message in place of returning a check that failed.
 
@@ -212,8 +213,9 @@ def check_gradient(
     -----
     About 60 evaluations of f for each direction. The rounding in f is estimated from its
     fourth differences (Moré and Wild, "Estimating computational noise", SIAM J. Sci. Comput. 2011).
-    Where it hides the derivative (a large constant in f) the check fails and says so. The idea of
-    the slopes is that of Manopt's ``checkgradient``.
+    Where it hides the derivative (a large constant in f) the check fails and says so. A function
+    with kinks (a sum of absolute values) can be checked in double precision only, where steps are
+    short enough to cross none. The idea of the slopes is that of Manopt's ``checkgradient``.
 
     Examples
     --------
@@ -259,9 +261,9 @@ def check_hessian(
 
     .. math:: e(t) = \| \nabla f(x + t v) - \nabla f(x) - t \, H v \|
 
-    must fall like t^2 and the central difference agree with H v, as in :func:`check_gradient`; and H
-    must be symmetric, <u, H v> = <v, H u> (for complex x in the real inner product). The gradient is
-    taken as right: check it first.
+    must fall like t^2 and the central difference agree with H v, as in :func:`check_gradient`; and
+    H must be symmetric, <u, H v> = <v, H u> (for complex x in the real inner product). The gradient
+    is taken as right: check it first.
 
     Parameters
     ----------
@@ -396,7 +398,7 @@ class _Point:
         return tuple(blocks) if self._as_tuple else dict(zip(self.names, blocks, strict=True))
 
     def moved(self, t: float, v: Blocks) -> Variable:
-        """x + t v, in fresh arrays: a function that writes to its argument harms nobody."""
+        """The point x + t v, in fresh arrays: a function that writes to them harms nobody."""
         return self.user([a + t * b for a, b in zip(self.blocks, v, strict=True)])
 
     def copied(self) -> Variable:
@@ -787,18 +789,15 @@ def _praise(rows: list[DirectionCheck]) -> str:
         f"Differences agree along {len(seen)} of {len(rows)} directions, the worst to "
         f"{max(row.relative_error for row in seen):.1e}"
     )
-    sloped = [row for row in seen if row.window is not None]
+    sloped = [(row.slope, row.window) for row in seen if row.window is not None]
     if sloped:
-        row = min(sloped, key=lambda row: row.slope)
-        low, high = row.window
-        text += (
-            f"; the Taylor error falls with slope {row.slope:.2f} for t in [{low:.0e}, {high:.0e}]"
-        )
+        slope, (low, high) = min(sloped)
+        text += f"; the Taylor error falls with slope {slope:.2f} for t in [{low:.0e}, {high:.0e}]"
     text += "."
     if any(_SAFETY * row.uncertainty > _CONCLUSIVE for row in seen):
         text += (
-            " x is nearly a stationary point: a wrong factor could not be seen here, another x tells "
-            "more."
+            " x is nearly a stationary point: a wrong factor could not be seen here, "
+            "another x tells more."
         )
     drowned = [row.name for row in rows if row.verdict == "drowned"]
     if drowned:
@@ -812,8 +811,8 @@ def _complaint(rows: list[DirectionCheck], hint: str) -> str:
     wrong = [row for row in rows if row.verdict == "disagrees"]
     if not wrong:
         return (
-            "Rounding hides the derivative along every direction, so nothing can be said: is there a "
-            "large constant in f that could be dropped, or would double precision help?"
+            "Rounding hides the derivative along every direction, so nothing can be said: is there "
+            "a large constant in f that could be dropped, or would double precision help?"
         )
     row = max(wrong, key=lambda row: row.relative_error)
     text = (

@@ -70,7 +70,8 @@ def test_a_linear_function_passes_with_errors_at_rounding():
     A = data()
     check = check_gradient(objective(lambda x: np.sum(A * x), lambda x: A))
     assert check
-    assert check.window is None and np.isnan(check.slope)
+    assert check.window is None
+    assert np.isnan(check.slope)
     assert check.errors.max() < 1e-13
 
 
@@ -84,7 +85,7 @@ def test_a_large_offset_passes():
 
 
 def test_cancellation_inside_f_is_seen_as_noise():
-    """f is of order 1, its rounding of order 1e8 eps: only the differences of f can tell."""
+    """Here f is of order 1, its rounding of order 1e8 eps: only the differences of f can tell."""
     fun, grad, _ = logcosh()
     big = 1e8
     assert check_gradient(objective(lambda x: (fun(x) + big) - big, grad))
@@ -124,7 +125,7 @@ def test_single_precision_passes_on_its_own_terms(seed):
 
 
 def complex_square(seed=0):
-    """f = |tr(B^H x)|^2 + Re tr(x^T x C), whose gradient is 2 B tr(B^H x) + conj(x (C + C^T))."""
+    """Return f = |tr(B^H x)|^2 + Re tr(x^T x C) and G = 2 B tr(B^H x) + conj(x (C + C^T))."""
     B, C = data(seed, dtype=complex), data(seed + 1, P, P, dtype=complex)
 
     def fun(x):
@@ -139,7 +140,8 @@ def complex_square(seed=0):
 def test_complex_passes():
     fun, grad = complex_square()
     check = check_gradient(objective(fun, grad, like=np.empty(0, complex)))
-    assert check and check.relative_error < 1e-8
+    assert check
+    assert check.relative_error < 1e-8
 
 
 def test_a_stack_of_values_is_summed():
@@ -389,7 +391,7 @@ def test_a_tiny_wrong_block_fails(seed):
 
 
 @pytest.mark.parametrize(
-    "gradient, message",
+    ("gradient", "message"),
     [
         (lambda x: x.T, r"shape \(3, 5\)"),
         (lambda x: 1j * x, "complex"),
@@ -403,7 +405,9 @@ def test_what_is_no_gradient_fails_with_the_reason(gradient, message):
     check = check_gradient(objective(fun, gradient))
     assert not check
     assert re.search(message, check.message)
-    assert np.isnan(check.slope) and check.window is None and np.isnan(check.relative_error)
+    assert np.isnan(check.slope)
+    assert check.window is None
+    assert np.isnan(check.relative_error)
 
 
 def test_a_product_with_a_missing_block_fails():
@@ -418,7 +422,8 @@ def test_value_and_gradient_must_agree_with_fun_and_grad():
     assert "value_and_gradient returns the value" in check_gradient(value).message
     other = objective(fun, grad, value_and_gradient=lambda x: (fun(x), 2 * grad(x)))
     assert "another gradient" in check_gradient(other).message
-    assert not check_gradient(value) and not check_gradient(other)
+    assert not check_gradient(value)
+    assert not check_gradient(other)
 
 
 def test_what_rounding_hides_does_not_pass():
@@ -515,7 +520,8 @@ def test_text_and_plot():
     check = check_gradient(objective(fun, grad))
     text = str(check)
     assert isinstance(check, GradientCheck)
-    assert text.startswith("GradientCheck: PASS") and "random 1" in text
+    assert text.startswith("GradientCheck: PASS")
+    assert "random 1" in text
     assert max(map(len, text.splitlines()[1:])) <= 100
     matplotlib = pytest.importorskip("matplotlib", reason="needs matplotlib")
     from matplotlib.figure import Figure

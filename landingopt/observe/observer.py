@@ -98,7 +98,7 @@ class Row:
         step = self._point.step
         if step is None:
             return math.nan
-        if isinstance(step, float):
+        if isinstance(step, (float, np.ndarray)):
             return step
         host = np.asarray(self._observer.space.blocks[0].kernels.host(step)[0])
         return float(host) if host.ndim == 0 else host
