@@ -38,7 +38,7 @@ def compare(
     *,
     repeats: int = 3,
     reference_value: Any = None,
-    accuracy: float = 1e-6,
+    accuracy: float | None = None,
     tol: float | None = None,
     stop: Any = None,
     record: Record | None = None,
@@ -66,11 +66,11 @@ def compare(
         f*, from which "f - f*" is counted; for a separable stack the sum over its matrices. By
         default the problem's closed form in the component of x0 where there is one, else the lowest
         feasible value that any method has seen.
-    accuracy : float
+    accuracy : float, optional
         Where "time to 1e-6" is read off the traces: the first row with a gradient norm of at most
         ``accuracy`` times that at the start, and a distance of at most
-        max(accuracy, 4 u sqrt(p)). It is as fine as the record: on a device rows are 50 iterations
-        apart by default.
+        max(accuracy, 4 u sqrt(p)). max(1e-6, 100 u) by default, with u = finfo(dtype).eps. It is as
+        fine as the record: on a device rows are 50 iterations apart by default.
     stop : stop rule, or dict of str to stop rule, optional
         One for all methods, or one for each name; names left out have the default rule with
         ``tol``.
@@ -105,7 +105,7 @@ def compare(
     """
     if isinstance(repeats, bool) or not (isinstance(repeats, int) and repeats >= 1):
         raise ValueError(f"repeats must be an integer of at least 1, got {repeats!r}")
-    if not 0.0 < accuracy < 1.0:
+    if accuracy is not None and not 0.0 < accuracy < 1.0:
         raise ValueError(f"accuracy must lie strictly between 0 and 1, got {accuracy!r}")
     if isinstance(component, str):
         raise ValueError(
@@ -120,6 +120,7 @@ def compare(
         x0 = _minimize._in_component(x0, component)
     space, first_gradient_norm = _at_the_start(problem, x0)
     rules = _rules(stop, named)
+    accuracy = max(1e-6, 100.0 * space.unit_roundoff) if accuracy is None else accuracy
     record = _with_metrics(record, metrics, space)
     seeds = [int(seed) for seed in generator.integers(2**62, size=repeats)]
 
@@ -277,15 +278,14 @@ class Comparison:
             return np.where(norm == 0.0, 0.0, norm / first)
 
     def _seconds_to_accuracy(self, run: Result) -> float:
-        """When the run first was at ``accuracy``; inf if never. Solved to rounding counts too."""
+        """When the run first was at ``accuracy``; inf if never."""
         curves = self._curves(run)
         there = curves["relative_gradient_norm"] <= self.accuracy
         there &= curves["distance"] <= self.landed
         if there.any():
             return float(curves["seconds"][np.argmax(there)])
-        if np.all(np.asarray(run.status) == int(Status.AT_ROUNDING)):
-            return float(curves["seconds"][-1])
-        return math.inf
+        # A start that is the solution has no gradient norm to compare with.
+        return float(curves["seconds"][-1]) if run.success and run.nit == 0 else math.inf
 
     def rows(self) -> list[dict[str, Any]]:
         """The table as numbers, solved methods first, by time to ``accuracy``.
@@ -661,7 +661,7 @@ def _aligned(cells: list[str], widths: list[int]) -> str:
 
 def _power(value: float) -> str:
     """1e-6 rather than 1e-06."""
-    return re.sub(r"e([-+])0+", r"e\1", f"{value:.3g}")
+    return re.sub(r"e([-+])0+", r"e\1", f"{value:.2g}")
 
 
 def _shortened(text: str, width: int) -> str:

@@ -107,6 +107,8 @@ def minimize(
         tol=tol, stop=stop, record=record, callback=callback, progress=progress,
         on_failure=on_failure,
     )  # fmt: skip
+    if component is None:
+        component = getattr(problem, "component", None)  # a pymanopt.Problem on rotations: +1
     if isinstance(component, str):
         if component != "both":
             raise ValueError(f'component must be +1, -1, "both" or None, got {component!r}')
@@ -231,7 +233,7 @@ def _result(oracle: Oracle, observer: Observer, point: Point, method: Any, note:
         seconds=seconds,
         status=status,
         success=success,
-        message=_message(status, last, component, observer) + note,
+        message=_message(status, last, component, observer) + note + observer.note,
         component=component,
         trace=observer.trace,
         method=method,
@@ -283,6 +285,9 @@ def _minimize_both(problem: Problem, x0: Variable, method: Any, options: dict[st
 
 def _in_component(x0: Variable, component: Any) -> Variable:
     """x0, or its reflection, in the wanted component of O_p."""
+    if isinstance(x0, tuple) and isinstance(component, tuple) and len(component) == len(x0):
+        # From a problem of several blocks: one entry for each, None where it says nothing.
+        return tuple(x if c is None else _in_component(x, c) for x, c in zip(x0, component))
     if isinstance(x0, (Mapping, tuple)):
         raise ValueError("component is for one array, not for products of blocks")
     sign = np.asarray(_xp.to_host(component) if hasattr(component, "dtype") else component)

@@ -200,14 +200,18 @@ def pymanopt(name: str, **options: Any) -> Any:
     Parameters
     ----------
     name : str
-        "SteepestDescent", "ConjugateGradient", "TrustRegions", "NelderMead" or "ParticleSwarm".
+        "SteepestDescent", "ConjugateGradient" or "TrustRegions" (which needs ``hessp``).
     **options
-        Passed to pymanopt's optimizer. Its own stopping rules are set so that the library's decide.
+        Passed to pymanopt's optimizer, as ``beta_rule`` or ``Delta0``; and ``retraction="qr"`` or
+        ``"polar"``. Its own stopping rules are off unless given (``min_step_size=1e-10``): the
+        library's decide.
 
     Raises
     ------
     ValueError
-        An unknown name; the closest ones are listed.
+        An unknown name; the closest one is named.
+    TypeError
+        An unknown option; the accepted ones are listed.
 
     Examples
     --------

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _FLOOR = "#777777"
+_GAP = r"$f - f^\star$ at the feasible point"
+_DISTANCE = r"distance  $\Vert X^H X - I\Vert_F$"
 _GAP_FLOOR = r"rounding floor $u\,|f^\star|$"
 _DISTANCE_FLOOR = "rounding floor $u$"
 _MARKERS_PER_LINE = 7
@@ -85,9 +87,12 @@ def plot_comparison(comparison: Comparison, path: str | Path | None = None) -> F
         _scale_x(axes, x, ends, [curves[name] for name in names])
         _space_markers(axes)
         _finish(axes, floor, _all_values(curves, y), floor_name)
-    _label(by_iteration, "iteration", r"$f - f^\star$ at the feasible point")
-    _label(by_time, "time [ms]", r"$f - f^\star$ at the feasible point")
-    _label(distance, "iteration", r"distance  $\Vert X^H X - I\Vert_F$")
+    gap_label, distance_label = _GAP, _DISTANCE
+    if np.ndim(comparison.first_gradient_norm):
+        gap_label, distance_label = f"sum of {_GAP}", f"largest {_DISTANCE}"
+    _label(by_iteration, "iteration", gap_label)
+    _label(by_time, "time [ms]", gap_label)
+    _label(distance, "iteration", distance_label)
     _title(figure, comparison)
     _legend(figure, by_iteration)
     return _written(figure, path)
@@ -131,7 +136,7 @@ def plot_trace(
         floor = max(unit * abs(reference_value), np.finfo(float).tiny)
         value.plot(iteration, _clipped(fun - reference_value, floor), **style)
         _finish(value, floor, fun - reference_value, _GAP_FLOOR)
-        _label(value, "iteration", r"$f - f^\star$ at the feasible point")
+        _label(value, "iteration", _GAP)
     norm = _by_row(trace["gradient_norm"], np.max)
     gradient.plot(iteration, _clipped(norm, np.finfo(float).tiny), **style)
     _finish(gradient, None, norm, "")
@@ -139,7 +144,7 @@ def plot_trace(
     far = _by_row(trace["distance"], np.max)
     distance.plot(iteration, _clipped(far, unit), **style)
     _finish(distance, unit, far, _DISTANCE_FLOOR)
-    _label(distance, "iteration", r"distance  $\Vert X^H X - I\Vert_F$")
+    _label(distance, "iteration", _DISTANCE)
     for axes in figure.axes:
         _space_markers(axes)
     name = getattr(result.method, "name", type(result.method).__name__)
@@ -244,8 +249,8 @@ def _finish(axes: Axes, floor: float | None, values: np.ndarray, floor_name: str
         bottom = floor
         axes.axhline(floor, color=_FLOOR, linewidth=0.8, linestyle=":", zorder=1.0)
         axes.annotate(
-            floor_name, (1.0, floor), xycoords=("axes fraction", "data"),
-            xytext=(-3, -3), textcoords="offset points", ha="right", va="top", fontsize=8,
+            floor_name, (0.0, floor), xycoords=("axes fraction", "data"),
+            xytext=(4, -3), textcoords="offset points", ha="left", va="top", fontsize=8,
             color=_FLOOR,
         )  # fmt: skip
         bottom /= 10.0 ** (0.07 * max(math.log10(max(top / bottom, 10.0)), 1.0))

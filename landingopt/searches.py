@@ -265,12 +265,13 @@ class LineSearchRun:
             x.append(placed)
             if block.stiefel:
                 bounds.append(moved.distance)
-                ok = ok & (moved.ok if space.separable else bool(np.all(moved.ok)))
+                whole = space.separable or moved.ok is True
+                ok = ok & (moved.ok if whole else bool(np.all(moved.ok)))
             deltas.append(moved.delta)
         new.place(x)
         new.distance_bound = (
             bounds[0]
-            if space.separable or type(bounds[0]) is float and len(bounds) == 1
+            if len(bounds) == 1 and (space.separable or type(bounds[0]) is float)
             else float(np.sqrt(sum(np.sum(np.square(b)) for b in bounds)))
         )
         if not space.separable and not ok:

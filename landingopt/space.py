@@ -180,6 +180,8 @@ class Space:
 
     def combine(self, norms: list[Any]) -> Any:
         """Norms of the blocks (and of the matrices in them) as one norm of the whole."""
+        if self._one is not None:
+            return norms[0]
         if self.separable:
             return self.blocks[0].kernels.host(norms[0])[0]
         parts = []

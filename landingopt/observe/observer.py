@@ -34,10 +34,13 @@ class Row:
         None where a quantity is not known at this iteration.
     first_gradient_norm : float or array
         At the first point on the manifold.
+    full : bool
+        At a checkpoint: everything is measured. Elsewhere only what the step left is known.
     """
 
     def __init__(self, observer: Observer, point: Point, full: bool):
-        self._observer, self._point, self._full = observer, point, full
+        self._observer, self._point, self.full = observer, point, full
+        self.scalars = observer.space.scalars
         self._values: dict[str, Any] = {}
         self.iteration = point.iteration
         counts = observer.oracle.counts
@@ -70,23 +73,23 @@ class Row:
 
     @property
     def gradient_norm(self) -> Any:
-        if self._full:
+        if self.full:
             return self._observer.measure.gradient_norm(self._point)
         return self._point.gradient_norm
 
     @property
     def distance(self) -> Any:
-        if not self._full:
+        if not self.full:
             return self._point.distance_bound
         return self._cached("distance", lambda: self._observer.measure.distance(self._point))
 
     @property
     def fun(self) -> Any:
-        return self._observer.measure.fun(self._point) if self._full else self._point.fun
+        return self._observer.measure.fun(self._point) if self.full else self._point.fun
 
     @property
     def feasible_fun(self) -> Any:
-        if not self._full:
+        if not self.full:
             return self._point.merit
         return self._cached(
             "feasible_fun",
@@ -134,6 +137,7 @@ class Observer:
         self._rounding = RoundingWatch(self, patience)
         self.first_gradient_norm: Any = None
         self.status: Any = Status.RUNNING
+        self.note = ""  # what an external solver said, for the message
         self.last: dict[str, Any] = {}
 
     # -- the start ----------------------------------------------------------------------------
@@ -188,36 +192,47 @@ class Observer:
         return self.status != Status.RUNNING
 
     def _judge(self, row: Row, point: Point) -> None:
-        """Set the status: the search's own, broken numbers, the stop rule, rounding; in this order."""
+        """Set the status, per matrix for a separable stack, whose ended matrices are frozen."""
+        code = self._verdict(row, point)
         if not self.space.separable:
-            self.status = Status(self._verdict(row, point))
+            self.status = Status.RUNNING if code == RUNNING else Status(int(code))
             return
-        code = np.broadcast_to(self._verdict(row, point), self.space.batch)
         self.status = np.where(self.status == RUNNING, code, self.status)
         ended = self.status != RUNNING
         if ended.any() and not ended.all():
             self.space.frozen = ended
 
     def _verdict(self, row: Row, point: Point) -> Any:
-        codes: list[Any] = []
-        if point.status is not None:
-            codes.append(point.status)
-        norm, distance = row.gradient_norm, row.distance
+        """The first code that applies: the search's own, broken numbers, the stop rule, rounding."""
+        code: Any = RUNNING if point.status is None else point.status
+        norm = row.gradient_norm
         if norm is not None:
-            broken = ~np.isfinite(norm) | np.isnan(distance)
-            if row.fun is not None and self.oracle.has_value:
-                broken = broken | ~np.isfinite(row.fun)
-            codes.append(np.where(broken, int(Status.NONFINITE), RUNNING))
-            if row._full:
-                left = np.asarray(distance) > _TUBE
-                codes.append(np.where(left, int(Status.LEFT_TUBE), RUNNING))
-        codes.append(self.stop.verdict(row))
-        if norm is not None:
-            codes.append(self._rounding(row, point))
-        result = codes[0]
-        for code in codes[1:]:
-            result = np.where(np.asarray(result) != RUNNING, result, code)
-        return result if self.space.separable else int(result)
+            code = self._first(code, self._broken(row, norm, row.distance))
+        code = self._first(code, self.stop.verdict(row))
+        if norm is not None and not _settled(code):
+            code = self._first(code, self._rounding(row, point))
+        return code
+
+    def _first(self, code: Any, other: Any) -> Any:
+        if isinstance(code, int) and isinstance(other, int):
+            return other if code == RUNNING else code
+        return np.where(np.asarray(code) != RUNNING, code, other)
+
+    def _broken(self, row: Row, norm: Any, distance: Any) -> Any:
+        """NONFINITE, LEFT_TUBE or RUNNING."""
+        s = self.space.scalars
+        bad = (not s.isfinite(norm)) if isinstance(norm, float) else ~s.isfinite(norm)
+        bad = bad | (distance != distance)
+        if row.full:
+            fun = row.fun
+            if self.oracle.has_value:
+                bad = bad | ~np.isfinite(fun)
+            far = distance > _TUBE
+            if np.any(far):
+                return np.where(bad, int(Status.NONFINITE), np.where(far, int(Status.LEFT_TUBE), -1))
+        if not s.any(bad):
+            return RUNNING
+        return np.where(bad, int(Status.NONFINITE), RUNNING)
 
     def _checkpoint(self, row: Row, point: Point, over: bool) -> bool:
         """Record the row, run the callback and the bar; True when the callback stops the run."""
@@ -246,6 +261,10 @@ class Observer:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _settled(code: Any) -> bool:
+    return code != RUNNING if isinstance(code, int) else bool(np.all(code != RUNNING))
 
 
 # Beyond this distance nothing attracts back: a pass of the normal term no longer contracts.
@@ -281,8 +300,8 @@ class RoundingWatch:
 
     def __call__(self, row: Any, point: Point) -> Any:
         norm = row.gradient_norm
-        near = norm <= 1e4 * self._level
-        if not np.any(near) or point.gradient is None:
+        s = self.space.scalars
+        if not s.any(norm <= 1e4 * self._level) or point.gradient is None:
             return RUNNING
         self._level = self._rounding_level(point)
         landed = row.distance <= max(1e-8, 4.0 * self.space.unit_roundoff * self.space.size_p**0.5)

@@ -70,9 +70,9 @@ class GradientNorm(_Joinable):
         norm = row.gradient_norm
         if norm is None:
             return RUNNING
-        bound = self.atol
+        bound: Any = self.atol
         if self.rtol:
-            bound = np.maximum(self.atol, self.rtol * row.first_gradient_norm)
+            bound = row.scalars.maximum(bound, self.rtol * row.first_gradient_norm)
         return _code(norm <= bound, Status.CONVERGED)
 
     def limit(self) -> float:

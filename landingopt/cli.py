@@ -1,0 +1,566 @@
+"""The command ``landingopt``: a comparison at a glance, and a solver for problems in a script."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.machinery
+import importlib.util
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import landingopt as lo
+from landingopt import _minimize, _xp
+from landingopt._compare import Comparison, compare, problem_name
+from landingopt.problems import Procrustes
+from landingopt.result import Result
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Entry point of the command ``landingopt``."""
+    app(prog_name="landingopt")
+
+
+class UserError(Exception):
+    """A mistake in what was asked for; shown as one line on standard error, exit code 2."""
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"landingopt: error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+# -- the methods by name ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method that the command line knows.
+
+    Attributes
+    ----------
+    summary : str
+        What it is, and what it guarantees or when to use it.
+    make : callable
+        (step, lam) -> method.
+    iterations : int
+        Its limit in ``landingopt procrustes``, so that a method that stalls does not hold up all.
+    """
+
+    summary: str
+    make: Callable[[float | None, float | None], Any]
+    iterations: int = 10_000
+
+
+def _landing_step(step: float | None, lam: float | None) -> Any:
+    if step is None:
+        raise UserError(
+            "landing-step needs --step ETA (and takes --lam); the method landing needs neither"
+        )
+    return lo.landing(step=step, lam=0.5 / step if lam is None else lam)
+
+
+def _pymanopt(name: str) -> Callable[[float | None, float | None], Any]:
+    return lambda step, lam: lo.pymanopt(name)
+
+
+METHODS = {
+    "landing": Entry(
+        "parameter-free landing: the first choice, at any scale of f, accurate to rounding",
+        lambda step, lam: lo.landing(),
+    ),
+    "landing-step": Entry(
+        "the papers' landing, fixed --step and --lam: cheapest iteration, distance kept under 1/2",
+        _landing_step,
+        5_000,
+    ),
+    "pymanopt-sd": Entry(
+        "pymanopt's steepest descent: a baseline with retractions; slow where ill-conditioned",
+        _pymanopt("SteepestDescent"),
+        2_000,
+    ),
+    "pymanopt-cg": Entry(
+        "pymanopt's conjugate gradients: the usual baseline; its line search on f stalls near 1e-8",
+        _pymanopt("ConjugateGradient"),
+        2_000,
+    ),
+    "pymanopt-tr": Entry(
+        "pymanopt's trust regions: accurate; few iterations, many Hessian products, needs hessp",
+        _pymanopt("TrustRegions"),
+        2_000,
+    ),
+}
+
+
+def _entry(name: str) -> Entry:
+    if name in METHODS:
+        return METHODS[name]
+    close = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(METHODS)}"
+    raise UserError(f"unknown method {name!r}; {hint} (`landingopt methods` lists them all)")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods, and when to use each."""
+    width = max(map(len, METHODS))
+    for name, entry in METHODS.items():
+        typer.echo(f"{name.ljust(width)}  {entry.summary}")
+
+
+# -- procrustes -------------------------------------------------------------------------------
+
+
+class DType(str, Enum):
+    """Precision of the data."""
+
+    float64 = "float64"
+    float32 = "float32"
+    complex128 = "complex128"
+    complex64 = "complex64"
+
+
+class Device(str, Enum):
+    """Where the arrays live."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+_ON_CPU = "landing,landing-step,pymanopt-sd,pymanopt-cg,pymanopt-tr"
+_ON_CUDA = "landing,landing-step"
+
+
+@app.command(
+    short_help="Compare methods on a problem whose optimum is known.",
+    epilog="""\b
+Examples:
+  landingopt procrustes
+  landingopt procrustes --p 100 --tol 1e-8 --repeats 5 --out p100.pdf
+  landingopt procrustes --p 16 --stack 1000 --methods landing,landing-step
+  landingopt procrustes --p 40 --n 200 --dtype float32 --csv traces.csv
+""",
+)
+def procrustes(
+    p: Annotated[int, typer.Option("--p", min=1, help="Columns of x.")] = 40,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Rows of x; p by default.")] = None,
+    stack: Annotated[int | None, typer.Option(min=1, help="How many problems at once.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the data and of the start.")] = 0,
+    dtype: Annotated[DType, typer.Option(help="Precision of the data.")] = DType.float64,
+    device: Annotated[Device, typer.Option(help="cuda needs CuPy and a GPU.")] = Device.cpu,
+    tol: Annotated[
+        float, typer.Option(min=0.0, help="Gradient norm to reach, relative to the first one.")
+    ] = 1e-10,
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"Names, comma separated.  [default: {_ON_CPU}; on cuda {_ON_CUDA}]"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each method.")] = 3,
+    max_iterations: Annotated[
+        int | None,
+        typer.Option(min=0, help="For all methods; by default each has a limit of its own."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds for one run.")] = 10.0,
+    out: Annotated[
+        str, typer.Option(help='The figure (.png, .pdf, .svg); "none" for none.')
+    ] = "procrustes.png",
+    csv: Annotated[Path | None, typer.Option(help="Write the traces as CSV.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write table and traces as JSON.")] = None,
+    progress: Annotated[
+        bool | None, typer.Option(help="A progress bar; by default on a terminal.")
+    ] = None,
+) -> None:
+    """Compare methods on min ||X A - B||_F^2 with Gaussian A and B, where the optimum is known.
+
+    Exit code 0 if "landing" (or, without it, the best method) has met the tolerance, else 1.
+
+    The step of landing-step is eta = 1/(s1 + s2), with the two largest singular values of B A^H:
+    half of the largest stable step, since near the optimum the error of the pair (i, j) is
+    multiplied by 1 - eta (s_i + s_j) in each iteration. (Complex: 1/(2 s1); a wide x:
+    1/(2 (||A||^2 + s1)), a bound; a stack: the smallest of its steps.) Its lam is 1/(2 eta), where
+    the normal part of the step is a Newton-Schulz iteration.
+    """
+    with _one_line_errors():
+        names = _names(methods or (_ON_CUDA if device is Device.cuda else _ON_CPU))
+        figure = None if out.lower() == "none" else _writable(Path(out), figure=True)
+        for path in (csv, json):
+            if path is not None:
+                _writable(path)
+        problem = _procrustes(p, n, stack, seed, dtype, device)
+        chosen = _chosen(names, problem)
+        limits = {name: max_iterations or METHODS[name].iterations for name in names}
+        if max_iterations == 0:
+            limits = dict.fromkeys(names, 0)
+        typer.echo(f"{problem_name(problem)}, seed {seed}, {device.value}")
+        comparison = compare(
+            problem,
+            chosen,
+            repeats=repeats,
+            stop={name: _rule(tol, limit, timeout, problem) for name, limit in limits.items()},
+            rng=seed,
+            progress=_on_terminal() if progress is None else progress,
+        )
+        typer.echo(f"\n{comparison.table()}\n")
+        _summary(comparison)
+        _write(comparison, figure, csv, json)
+    rows = {row["method"]: row for row in comparison.rows()}
+    deciding = rows["landing"] if "landing" in rows else comparison.rows()[0]
+    raise typer.Exit(0 if deciding["success"] else 1)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError("--methods names none; for example --methods landing,pymanopt-cg")
+    for name in names:
+        _entry(name)
+    return list(dict.fromkeys(names))
+
+
+def _chosen(names: list[str], problem: Procrustes) -> dict[str, Any]:
+    step = procrustes_step(problem)
+    return {
+        name: _entry(name).make(step if name == "landing-step" else None, None) for name in names
+    }
+
+
+def procrustes_step(problem: Procrustes) -> float:
+    """Half of the largest stable step of the landing on a Procrustes problem.
+
+    Square and tall x, with the singular values s_1 >= s_2 >= ... of B A^H and the weight w of f:
+    1 / (w (s_1 + s_2)), for complex data 1 / (2 w s_1). For a wide x, where ||x A|| varies, the
+    bound 1 / (2 w (||A||_2^2 + s_1)). For a stack the smallest of its matrices' steps.
+
+    References
+    ----------
+    MATH section 4: near the optimum, skew coordinates (i, j) are multiplied by
+    1 - eta w (s_i + s_j), directions that leave the span of x by 1 - eta w s_i.
+
+    Examples
+    --------
+    >>> import numpy as np, landingopt as lo
+    >>> A, B = np.eye(3), np.diag([3.0, 2.0, 1.0])
+    >>> procrustes_step(lo.problems.Procrustes(A, B))
+    0.2
+    """
+    A, B = _xp.to_host(problem.A), _xp.to_host(problem.B)
+    wide = np.complex128 if A.dtype.kind == "c" else np.float64
+    A, B = A.astype(wide), B.astype(wide)
+    s = np.linalg.svd(B @ np.conj(A.mT), compute_uv=False)
+    if problem.shape[-2] < problem.shape[-1]:
+        rate = 2.0 * (np.linalg.norm(A, 2, axis=(-2, -1)) ** 2 + s[..., 0])
+    elif A.dtype.kind == "c":
+        rate = 2.0 * s[..., 0]
+    else:
+        rate = s[..., :2].sum(axis=-1)
+    return float(1.0 / (problem.weight * np.max(rate)))
+
+
+def _procrustes(
+    p: int, n: int | None, stack: int | None, seed: int, dtype: DType, device: Device
+) -> Procrustes:
+    on_cuda = _cupy() if device is Device.cuda else None
+    problem = Procrustes.random(
+        p, n, stack=() if stack is None else (stack,), rng=seed, dtype=np.dtype(dtype.value)
+    )
+    if on_cuda is None:
+        return problem
+    return Procrustes(on_cuda.asarray(problem.A), on_cuda.asarray(problem.B))
+
+
+def _cupy() -> Any:
+    try:
+        import cupy
+    except ImportError:
+        raise UserError(
+            '--device cuda needs CuPy: pip install "landingopt[cuda12]" (or [cuda13])'
+        ) from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy's errors are not importable where it found no driver
+        raise UserError(f"CuPy is installed but finds no CUDA device: {error}") from None
+    if not count:
+        raise UserError("CuPy is installed but finds no CUDA device")
+    return cupy
+
+
+def _rule(tol: float, iterations: int, seconds: float, problem: Procrustes) -> Any:
+    """The library's default rule with our limits."""
+    unit, p = _xp.unit_roundoff(problem.like), min(problem.shape[-2:])
+    landed = lo.Distance(max(1e-8, 4.0 * unit * math.sqrt(p)))
+    return (lo.GradientNorm(rtol=tol) & landed) | lo.MaxIterations(iterations) | lo.Timeout(seconds)
+
+
+def _summary(comparison: Comparison) -> None:
+    component = lo.stiefel.component(comparison.x0)
+    where = ""
+    if isinstance(component, int):
+        where = f", in the component det x = {component:+d} of the start"
+    elif component is not None:
+        where = ", each in the component of its start"
+    typer.echo(
+        f"optimum  f* = {comparison.reference_value:.12g} ({comparison.reference_source}{where})"
+    )
+    best = comparison.rows()[0]
+    if best["method"] in comparison.results:
+        typer.echo(
+            f"best     {best['method']}: f - f* = {best['gap']:.1e}, relative "
+            f"{best['relative_gap']:.1e}; distance {best['distance']:.1e}"
+        )
+
+
+def _write(
+    comparison: Comparison, figure: Path | None, csv: Path | None, json: Path | None
+) -> None:
+    if figure is not None and comparison.results:
+        comparison.plot(figure)
+        typer.echo(f"figure   {figure}")
+    if csv is not None:
+        comparison.to_csv(csv)
+        typer.echo(f"traces   {csv}")
+    if json is not None:
+        comparison.to_json(json)
+        typer.echo(f"data     {json}")
+
+
+def _writable(path: Path, *, figure: bool = False) -> Path:
+    """The path, once it is clear that it can be written: before the runs, not after them."""
+    if path.is_dir() or not path.parent.is_dir():
+        what = (
+            "is a folder" if path.is_dir() else f"needs the folder {path.parent}, which is missing"
+        )
+        raise UserError(f"{path} {what}")
+    if figure and path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--out {path}: the figure's suffix must be .png, .pdf or .svg")
+    return path
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+# -- solve ------------------------------------------------------------------------------------
+
+
+@app.command(
+    short_help="Solve the problem that a script defines.",
+    epilog="""\b
+Examples:
+  landingopt solve my_problem.py:problem --tol 1e-10 --out x.npy
+  landingopt solve my_problem.py:make_problem --component both
+  landingopt solve my_problem.py --method landing-step --step 0.01 --trace trace.csv
+
+\b
+where my_problem.py has, for instance:
+  import landingopt as lo
+  problem = lo.problems.PCA.random(200, 10, rng=0)
+""",
+)
+def solve(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCRIPT.py:NAME",
+            help="A problem, a pymanopt.Problem, or a function without arguments that returns one; "
+            "NAME is 'problem' by default.",
+        ),
+    ],
+    method: Annotated[str, typer.Option(help="One of `landingopt methods`.")] = "landing",
+    step: Annotated[float | None, typer.Option(help="Of landing-step.")] = None,
+    lam: Annotated[
+        float | None, typer.Option(help="Of landing-step; 1/(2 step) if left out.")
+    ] = None,
+    tol: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Gradient norm to reach, relative to the first one."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random start.")] = 0,
+    component: Annotated[
+        str | None, typer.Option(metavar="[both|+1|-1]", help="For square x: sign of det x.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the feasible solution: .npy, or .npz for several blocks."),
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write the trace as CSV.")] = None,
+    progress: Annotated[
+        bool | None, typer.Option(help="A progress bar; by default on a terminal.")
+    ] = None,
+) -> None:
+    """Solve the problem that a Python script defines, and print the result.
+
+    The script is run as a module would be imported. Exit code 0 if solved, else 1.
+    """
+    with _one_line_errors():
+        if method != "landing-step" and not (step is None and lam is None):
+            raise UserError(f"--step and --lam belong to --method landing-step, not to {method}")
+        entry = _entry(method)
+        for path in (out, trace):
+            if path is not None:
+                _writable(path)
+        sign = _component(component)
+        problem = _problem(target)
+        try:
+            result = lo.minimize(
+                problem,
+                method=entry.make(step, lam),
+                tol=tol,
+                rng=seed,
+                component=sign,
+                progress=_on_terminal() if progress is None else progress,
+                on_failure="return",
+            )
+        except Exception as error:
+            raise UserError(_said(error, target)) from None
+        typer.echo(repr(result))
+        if out is not None:
+            typer.echo(f"solution   {_save(result, out)}")
+        if trace is not None:
+            result.trace.to_csv(trace)
+            typer.echo(f"trace      {trace}")
+    raise typer.Exit(0 if result.success else 1)
+
+
+def _component(text: str | None) -> Any:
+    if text in (None, "both"):
+        return text
+    if text in ("+1", "1", "-1"):
+        return int(text)  # type: ignore[arg-type]
+    raise UserError(f"--component must be both, +1 or -1, got {text!r}")
+
+
+def _problem(target: str) -> Any:
+    """The problem that SCRIPT.py:NAME means."""
+    text, _, name = target.rpartition(":")
+    if not text or not name.isidentifier():
+        text, name = target, "problem"
+    path = Path(text)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    module = _imported(path)
+    if not hasattr(module, name):
+        own = [key for key in vars(module) if not key.startswith("_")]
+        close = difflib.get_close_matches(name, own, n=3, cutoff=0.4)
+        hint = f"; close to it: {', '.join(close)}" if close else ""
+        raise UserError(f"{path} defines no {name!r}{hint}")
+    found = getattr(module, name)
+    if inspect.isroutine(found):
+        found = _called(found, path, name)
+    try:
+        return _minimize._as_problem(found, None)
+    except TypeError as error:
+        raise UserError(f"{path}:{name} is no problem: {_first_line(error)}") from None
+
+
+def _imported(path: Path) -> Any:
+    # As `python script.py` does, so that the script finds the modules beside it.
+    sys.path.insert(0, str(path.resolve().parent))
+    name = "__landingopt_script__"
+    loader = importlib.machinery.SourceFileLoader(name, str(path.resolve()))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{path} could not be run: {_said(error, str(path))}") from None
+    return module
+
+
+def _called(function: Any, path: Path, name: str) -> Any:
+    needed = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        raise UserError(
+            f"{path}:{name} is a function of {', '.join(needed)}; needed is a problem, or a "
+            "function without arguments that returns one"
+        )
+    try:
+        return function()
+    except Exception as error:
+        raise UserError(f"{path}:{name}() failed: {_said(error, str(path))}") from None
+
+
+def _said(error: BaseException, target: str) -> str:
+    """One line: what was raised, and the last line of the user's script that led there."""
+    script = Path(target.rpartition(":")[0] or target).name
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).name == script
+    ]
+    where = f" ({script}, line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {_first_line(error)}{where}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _save(result: Result, path: Path) -> Path:
+    """Write the feasible x: one array as .npy, blocks as .npz; gives the name that was written."""
+    x = result.feasible_x
+    if isinstance(x, (dict, tuple)):
+        blocks = x if isinstance(x, dict) else {f"x{i}": block for i, block in enumerate(x)}
+        path = path.with_suffix(".npz")
+        np.savez(path, **{str(name): _xp.to_host(block) for name, block in blocks.items()})
+        return path
+    path = path if path.suffix == ".npy" else path.with_name(path.name + ".npy")
+    np.save(path, _xp.to_host(x))
+    return path
+
+
+# -- the command itself -----------------------------------------------------------------------
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"landingopt {lo.__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="""\b
+Examples:
+  landingopt procrustes --p 40
+  landingopt solve my_problem.py:problem --tol 1e-10
+  landingopt methods
+"""
+)
+def landingopt(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Optimization under orthogonality constraints by landing: matrix products only."""
+
+
+if __name__ == "__main__":
+    main()
