@@ -12,11 +12,13 @@ from landingopt import (
     estimators,
     fields,
     moves,
+    plotting,
     problems,
     searches,
     steps,
     stiefel,
 )
+from landingopt._compare import Comparison, compare
 from landingopt._minimize import minimize
 from landingopt.gradient_check import check_gradient, check_hessian
 from landingopt.methods import Method, landing, pymanopt

@@ -18,7 +18,7 @@ import numpy as np
 from landingopt import _minimize, _xp, stiefel
 from landingopt.objectives import Problem, Variable
 from landingopt.observe.measure import Measure
-from landingopt.observe.record import Every, Metrics, Record
+from landingopt.observe.record import Metrics, Record
 from landingopt.observe.stop import MaxIterations, check_rule
 from landingopt.observe.trace import _plain, _text
 from landingopt.oracle import Oracle
@@ -360,11 +360,16 @@ class Comparison:
     # -- as text and files --------------------------------------------------------------------
 
     def table(self) -> str:
-        """The comparison as aligned plain text; times are medians over the repeats."""
+        """The comparison as aligned plain text; both times are medians over the repeats, in ms."""
         metrics = self._metrics
         header, rows = _header(self.accuracy, metrics), self.rows()
         cells = [_cells(row, metrics) for row in rows]
         widths = [max(map(len, column)) for column in zip(header, *cells)]
+        # Names give way to the numbers where a line would not fit the terminal.
+        room = max(_WIDTH - sum(widths[1:]) - 2 * len(widths[1:]), 16)
+        widths[0] = min(widths[0], room)
+        for texts in cells:
+            texts[0] = _short_name(texts[0], room)
         # A method without a result has its error in place of the numbers.
         for i, row in enumerate(rows):
             if row["method"] not in self.results:
@@ -575,18 +580,16 @@ def _rules(stop: Any, named: dict[str, Any]) -> dict[str, Any]:
     return {name: check_rule(rule) for name, rule in stop.items()}
 
 
-def _with_metrics(record: Any, metrics: Metrics | None, space: Space) -> Record:
+def _with_metrics(record: Any, metrics: Metrics | None, space: Space) -> Any:
     record = _minimize._checked_record(record, space)
     if metrics is None:
         return record
     if not isinstance(metrics, Mapping):
         raise TypeError(f"metrics must be a dict of name to function of x, got {metrics!r:.80}")
     joined = {**record.metrics, **metrics}
-    if isinstance(record, Every):
-        return Every(record.iterations, joined)
-    if not dataclasses.is_dataclass(record):
+    if not dataclasses.is_dataclass(type(record)):
         raise TypeError("put the metrics into your record: both record= and metrics= were given")
-    return dataclasses.replace(record, metrics=joined)  # type: ignore[type-var]
+    return dataclasses.replace(record, metrics=joined)
 
 
 # -- numbers and text -------------------------------------------------------------------------
@@ -629,14 +632,14 @@ def _status(status: Any) -> str:
 
 def _header(accuracy: float, metrics: list[str]) -> list[str]:
     return [
-        "method", "status", "time [ms]", "ratio", f"to {_power(accuracy)} [ms]", "ratio", "iter",
+        "method", "status", "time [ms]", "ratio", f"to {_power(accuracy)}", "ratio", "iter",
         "f", "grad", "hess", "f - f*", "rel |grad|", "distance", *metrics,
     ]  # fmt: skip
 
 
 def _cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
     return [
-        _shortened(row["method"], 24),
+        row["method"],
         row["status"],
         _milliseconds(row["seconds"]),
         _ratio(row["ratio"]),
@@ -661,11 +664,17 @@ def _aligned(cells: list[str], widths: list[int]) -> str:
 
 def _power(value: float) -> str:
     """1e-6 rather than 1e-06."""
-    return re.sub(r"e([-+])0+", r"e\1", f"{value:.2g}")
+    return re.sub(r"e([-+])0+", r"e\1", f"{value:.1e}".replace(".0e", "e"))
 
 
 def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _short_name(name: str, width: int) -> str:
+    """Long names lose their middle: it is the end that tells ``landing, step 0.1`` from 0.2."""
+    end = (width - 3) // 2
+    return name if len(name) <= width else f"{name[: width - 3 - end]}...{name[-end:]}"
 
 
 def _milliseconds(seconds: float) -> str:

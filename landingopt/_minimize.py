@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -107,8 +108,13 @@ def minimize(
         tol=tol, stop=stop, record=record, callback=callback, progress=progress,
         on_failure=on_failure,
     )  # fmt: skip
-    if component is None:
-        component = getattr(problem, "component", None)  # a pymanopt.Problem on rotations: +1
+    given = getattr(problem, "component", None)  # a pymanopt.Problem on rotations: +1
+    if given is not None and component is not None and not _same(component, given):
+        raise ValueError(
+            f"component = {component!r} was given, but the problem lives on rotations, det x = +1; "
+            "drop component, or state the problem on the Stiefel manifold"
+        )
+    component = given if component is None else component
     if isinstance(component, str):
         if component != "both":
             raise ValueError(f'component must be +1, -1, "both" or None, got {component!r}')
@@ -194,7 +200,7 @@ def _look_at_stack(oracle: Oracle, x0: Variable) -> None:
         return
     x = _xp.readonly(_xp.copy(x0))
     with oracle.uncounted():
-        value = oracle.problem.fun(x) if oracle.fun else oracle.problem.value_and_gradient(x)[0]  # type: ignore[misc]
+        value = oracle.problem.fun(x) if oracle.fun else oracle.pair(x)[0]
     oracle._check_value(value)
     if tuple(getattr(value, "shape", ())) == oracle.space.blocks[0].batch:
         oracle.space.separate()
@@ -213,9 +219,8 @@ def _result(oracle: Oracle, observer: Observer, point: Point, method: Any, note:
         with oracle.uncounted():
             feasible_fun = oracle.value(space.readonly(feasible_user))
     status = observer.status
-    component = stiefel.component(feasible_user) if space.array and finite else None
-    if space.array and not space.blocks[0].stiefel:
-        component = None
+    matrices = space.array and space.blocks[0].stiefel
+    component = stiefel.component(feasible_user) if matrices and finite else None
     success = bool(np.all([Status(s).success for s in np.ravel(status)]))
     if space.separable:
         status = np.asarray(status)
@@ -271,6 +276,11 @@ def _minimize_both(problem: Problem, x0: Variable, method: Any, options: dict[st
             'component="both" takes one square matrix; for a stack pass component=+1 or -1 (or an '
             "array of signs) and compare feasible_fun"
         )
+    if problem.fun is None and problem.value_and_gradient is None:
+        raise TypeError(
+            'component="both" compares values of f, and this problem has no fun; pass fun= to '
+            "lo.Objective, or component=+1 or -1"
+        )
     runs = [_solve(problem, _in_component(x0, sign), method, **options) for sign in (1, -1)]
     better, other = sorted(runs, key=lambda run: run.feasible_fun)
     better.message = better.message.split(" The run stayed in the component")[0] + (
@@ -281,6 +291,10 @@ def _minimize_both(problem: Problem, x0: Variable, method: Any, options: dict[st
     for name in ("nit", "nfev", "njev", "nhev", "seconds"):
         setattr(better, name, getattr(better, name) + getattr(other, name))
     return better
+
+
+def _same(component: Any, given: Any) -> bool:
+    return not isinstance(component, str) and bool(np.all(np.asarray(component) == given))
 
 
 def _in_component(x0: Variable, component: Any) -> Variable:
@@ -332,8 +346,7 @@ def _unknown_keywords(unknown: dict[str, Any]) -> TypeError:
 
 
 def _as_problem(problem: Any, x0: Any) -> Problem:
-    module = type(problem).__module__.partition(".")[0]
-    if module == "pymanopt":
+    if any(base.__module__.partition(".")[0] == "pymanopt" for base in type(problem).__mro__):
         from landingopt.baselines.pymanopt_bridge import problem_from_pymanopt
 
         return problem_from_pymanopt(problem)
@@ -468,7 +481,7 @@ def _stop_rule(stop: Any, tol: float | None, space: Space) -> tuple[Any, str]:
     unit = space.unit_roundoff
     if stop is None:
         tolerance = max(1e-6, 100.0 * unit) if tol is None else tol
-        if not (isinstance(tolerance, (int, float)) and 0.0 <= tolerance < math.inf):
+        if not (isinstance(tolerance, numbers.Real) and 0.0 <= tolerance < math.inf):
             raise ValueError(f"tol must be a number >= 0, got {tol!r}")
         distance = Distance(max(1e-8, 4.0 * unit * math.sqrt(space.size_p)))
         return (GradientNorm(rtol=tolerance) & distance) | MaxIterations(_DEFAULT_LIMIT), ""

@@ -2,7 +2,9 @@
 
 Everything above it speaks of *kernels*: a small object per variable block, made once per solve, that
 multiplies, adds and measures. :class:`NumpyMatrix` serves one matrix on the CPU, with ``out=`` buffers
-and Python floats; :class:`Generic` serves stacks and every other library of the array API standard.
+and Python floats, :class:`NumpyStack` a stack, with ``out=`` buffers and an array of numbers, and
+:class:`Generic` every other library of the array API standard. Results may or may not be in ``out``:
+callers use what is returned.
 """
 
 from __future__ import annotations
@@ -189,7 +191,8 @@ class ArrayScalars:
         return self._xp.where(condition, self._array(a), self._array(b))
 
     def divide(self, a: Any, b: Any) -> Array:
-        return self._array(a) / b
+        with np.errstate(all="ignore"):  # inf and nan are answers here, as in Floats.divide
+            return self._array(a) / b
 
     def any(self, a: Any) -> bool:
         return bool(self._xp.any(self._array(a)))
@@ -293,6 +296,103 @@ class NumpyMatrix:
 
     def host(self, *values: float) -> tuple[float, ...]:
         return values
+
+    def random(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        return rng.standard_normal(shape).astype(self.dtype)
+
+
+class NumpyStack:
+    """Kernels for a stack of NumPy matrices: ``out=`` everywhere, one number for each matrix."""
+
+    def __init__(self, like: np.ndarray, batch: tuple[int, ...]):
+        self.dtype, self.batch = like.dtype, batch
+        self.complex = like.dtype.kind == "c"
+        self.unit_roundoff = unit_roundoff(like)
+        info = np.finfo(like.dtype)
+        self.scalars: Any = ArrayScalars(np, info.dtype, None, batch)
+        self._low, self._high = float(info.tiny) / float(info.eps) ** 2, float(info.max)
+        self._safe = Generic(like, batch)
+
+    def _expand(self, t: Any) -> Any:
+        """A number per matrix as something that multiplies the stack, in the stack's precision."""
+        if isinstance(t, (float, int)):
+            return t
+        return t.astype(self.dtype, copy=False)[..., None, None]
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.empty(shape, dtype=self.dtype)
+
+    def adjoint(self, x: np.ndarray) -> np.ndarray:
+        return x.conj().mT if self.complex else x.mT
+
+    def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return np.matmul(a, b, out=out)
+
+    def cross(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return np.matmul(self.adjoint(a), b, out=out)
+
+    def outer(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return np.matmul(a, self.adjoint(b), out=out)
+
+    def add(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return np.add(a, b, out=out)
+
+    def subtract(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return np.subtract(a, b, out=out)
+
+    def scale(self, a: np.ndarray, t: Any, out: np.ndarray | None = None) -> np.ndarray:
+        return np.multiply(a, self._expand(t), out=out)
+
+    def add_identity(self, a: np.ndarray, t: Any) -> np.ndarray:
+        """a + t I, in place."""
+        diagonal = np.einsum("...ii->...i", a)
+        diagonal += t if isinstance(t, (float, int)) else self._expand(t)[..., 0]
+        return a
+
+    def sym(self, a: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        out = np.add(a, self.adjoint(a), out=out)
+        out *= 0.5
+        return out
+
+    def skew(self, a: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        out = np.subtract(a, self.adjoint(a), out=out)
+        out *= 0.5
+        return out
+
+    def _rows(self, a: np.ndarray) -> np.ndarray:
+        return a.reshape((*self.batch, -1))
+
+    def dot(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Re <a, b> per matrix; measured again, scaled, where squares leave the dtype's range."""
+        with np.errstate(all="ignore"):
+            value = np.vecdot(self._rows(a), self._rows(b)).real
+        if not np.all((np.abs(value) > self._low) & (np.abs(value) < self._high)):
+            value = np.where(value == 0, value, self._safe.dot(a, b))
+        return value
+
+    def norm(self, a: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            rows = self._rows(a)
+            value = np.vecdot(rows, rows).real
+        if not np.all((value > self._low) & (value < self._high)):
+            return self._safe.norm(a)
+        return np.sqrt(value)
+
+    def largest_row_sum(self, a: np.ndarray) -> np.ndarray:
+        return np.abs(a).sum(axis=-1).max(axis=-1)
+
+    def select(self, condition: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """``a`` where the (per-matrix) condition holds, ``b`` elsewhere."""
+        if isinstance(condition, (bool, np.bool_)):
+            return a if condition else b
+        return np.where(condition[..., None, None], a, b)
+
+    def copy_into(self, a: np.ndarray, out: np.ndarray) -> np.ndarray:
+        np.copyto(out, a)
+        return out
+
+    def host(self, *values: Any) -> tuple[np.ndarray, ...]:
+        return tuple(np.asarray(v, dtype=np.float64) for v in values)
 
     def random(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         return rng.standard_normal(shape).astype(self.dtype)
@@ -404,11 +504,11 @@ class Generic:
         return self.xp.where(condition[..., None, None] if self.batch else condition, a, b)
 
     def copy_into(self, a: Array, out: Any) -> Array:
-        return a
+        return copy(a)
 
     def host(self, *values: Array) -> tuple[np.ndarray, ...]:
         """Numbers that live with the data, read back as float64 NumPy arrays in ONE transfer."""
-        if self._numpy:
+        if self._numpy or all(isinstance(v, (np.ndarray, float)) for v in values):
             return tuple(np.asarray(v, dtype=np.float64) for v in values)
         packed = to_host(self.xp.stack([self.scalars.full(v) for v in values]))
         return tuple(packed.astype(np.float64))
@@ -433,8 +533,8 @@ def synchronize(x: Array) -> None:
         torch.cuda.synchronize(x.device)
 
 
-def kernels(like: Array, batch: tuple[int, ...]) -> NumpyMatrix | Generic:
+def kernels(like: Array, batch: tuple[int, ...]) -> Any:
     """The kernels that serve arrays like this one."""
-    if isinstance(like, np.ndarray) and not batch:
-        return NumpyMatrix(like)
+    if isinstance(like, np.ndarray):
+        return NumpyStack(like, batch) if batch else NumpyMatrix(like)
     return Generic(like, batch)

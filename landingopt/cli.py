@@ -79,6 +79,8 @@ def _landing_step(step: float | None, lam: float | None) -> Any:
         raise UserError(
             "landing-step needs --step ETA (and takes --lam); the method landing needs neither"
         )
+    if not 0.0 < step < math.inf:
+        raise UserError(f"--step must be positive and finite, got {step:g}")
     return lo.landing(step=step, lam=0.5 / step if lam is None else lam)
 
 
@@ -422,10 +424,11 @@ def solve(
                 _writable(path)
         sign = _component(component)
         problem = _problem(target)
+        chosen = entry.make(step, lam)
         try:
             result = lo.minimize(
                 problem,
-                method=entry.make(step, lam),
+                method=chosen,
                 tol=tol,
                 rng=seed,
                 component=sign,
@@ -447,7 +450,7 @@ def _component(text: str | None) -> Any:
     if text in (None, "both"):
         return text
     if text in ("+1", "1", "-1"):
-        return int(text)  # type: ignore[arg-type]
+        return int(text)
     raise UserError(f"--component must be both, +1 or -1, got {text!r}")
 
 
@@ -530,7 +533,8 @@ def _save(result: Result, path: Path) -> Path:
     if isinstance(x, (dict, tuple)):
         blocks = x if isinstance(x, dict) else {f"x{i}": block for i, block in enumerate(x)}
         path = path.with_suffix(".npz")
-        np.savez(path, **{str(name): _xp.to_host(block) for name, block in blocks.items()})
+        arrays: dict[str, Any] = {str(name): _xp.to_host(block) for name, block in blocks.items()}
+        np.savez(path, **arrays)
         return path
     path = path if path.suffix == ".npy" else path.with_name(path.name + ".npy")
     np.save(path, _xp.to_host(x))

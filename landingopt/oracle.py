@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class Oracle:
         if self.both is not None:
             self._charged.nfev += 1
             self._charged.njev += 1
-            value, gradient = self.both(point.user)
+            value, gradient = self.pair(point.user)
             point.fun = self._checked_value(value)
             point.gradient = self._checked_gradient(gradient)
         else:
@@ -97,7 +98,16 @@ class Oracle:
             raise TypeError("this problem has no fun; pass fun= to lo.Objective")
         self._charged.nfev += 1
         self._charged.njev += 1
-        return self._checked_value(self.both(x)[0])
+        return self._checked_value(self.pair(x)[0])
+
+    def pair(self, x: Variable) -> tuple[Any, Variable]:
+        """What value_and_gradient returns; not counted."""
+        assert self.both is not None
+        result = self.both(x)
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            what = f"{len(result)} values" if isinstance(result, (tuple, list)) else type(result)
+            raise TypeError(f"value_and_gradient must return the pair (f, G), got {what}")
+        return result[0], result[1]
 
     def gradient(self, x: Variable) -> Variable:
         """The Euclidean gradient at x, in the user's form."""
@@ -105,9 +115,8 @@ class Oracle:
         if self.grad is not None:
             gradient = self.grad(x)
         else:
-            assert self.both is not None
             self._charged.nfev += 1
-            gradient = self.both(x)[1]
+            gradient = self.pair(x)[1]
         self._checked_gradient(gradient)
         return gradient
 
@@ -125,7 +134,11 @@ class Oracle:
             return value
         if not self._value_checked or self.space.separable:
             self._check_value(value)
-        return self.space.number(value)
+        try:
+            return self.space.number(value)
+        except (TypeError, ValueError):
+            self._check_value(value)  # says what is wrong
+            raise
 
     def _check_value(self, value: Any) -> None:
         shape = tuple(getattr(value, "shape", ()))
@@ -134,7 +147,7 @@ class Oracle:
             allowed.append(self.space.blocks[0].batch)
         if self.space.separable:
             allowed = [self.space.batch]
-        if isinstance(value, (list, tuple, str)) or value is None:
+        if not hasattr(value, "shape") and not isinstance(value, numbers.Number):
             raise TypeError(f"fun returned {value!r:.60}; a real number is needed")
         if shape not in allowed:
             raise ValueError(
@@ -178,7 +191,7 @@ class Oracle:
         kernels = block.kernels
         try:
             if gradient.shape == block.shape and gradient.dtype == kernels.dtype:
-                if isinstance(kernels, _xp.NumpyMatrix):
+                if not isinstance(kernels, _xp.Generic):
                     if type(gradient) is np.ndarray:
                         return
                 elif (

@@ -28,7 +28,7 @@ _GAP_FLOOR = r"rounding floor $u\,|f^\star|$"
 _DISTANCE_FLOOR = "rounding floor $u$"
 _MARKERS_PER_LINE = 7
 # An axis is logarithmic where the longest run is this much longer than the shortest.
-_WIDE_RANGE = 8.0
+_WIDE_RANGE = 4.0
 
 
 def plot_comparison(comparison: Comparison, path: str | Path | None = None) -> Figure:
@@ -281,12 +281,15 @@ def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     # About 130 characters fit below the panels; a handle takes the room of eight.
     columns = max(1, min(len(labels), 130 // (max(map(len, labels)) + 8)))
-    rows = math.ceil(len(labels) / columns)
+    below = 0.22 * math.ceil(len(labels) / columns)  # inches
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + below - 0.22)
     figure.legend(
         handles, labels, loc="lower center", ncols=columns, frameon=False, fontsize=10,
         handlelength=2.6,
     )  # fmt: skip
-    figure.tight_layout(rect=(0.0, 0.015 + 0.06 * rows, 1.0, 1.02), w_pad=2.0)
+    bottom = (0.09 + below) / figure.get_size_inches()[1]
+    figure.tight_layout(rect=(0.0, bottom, 1.0, 1.02), w_pad=2.0)
 
 
 def _unit_roundoff(x: Any) -> float:

@@ -12,7 +12,7 @@ from landingopt.observe.trace import Trace
 from landingopt.status import Status
 
 
-@dataclass
+@dataclass(eq=False)
 class Result:
     """A solution and how it was found; the fields of ``scipy.optimize.OptimizeResult`` where it has them.
 

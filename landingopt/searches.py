@@ -177,6 +177,7 @@ class LineSearchRun:
         self._reference: Any = None
         self._weight: Any = 1.0
         self._scale: Any = 0.0
+        self._uphill: Any = 0
 
     def first(self, x0: list[Array]) -> Point:
         """The start, projected by Newton–Schulz where it is off the manifold."""
@@ -245,12 +246,31 @@ class LineSearchRun:
             space.frozen = failed if frozen is None else failed | frozen
             self._try(point, new, eta)
             new.status = np.where(failed, Status.LINE_SEARCH, Status.RUNNING)
+        risen = self._risen(point, new, eta * slope, slack)
+        if s.any(risen):
+            codes = Status.RUNNING if new.status is None else new.status
+            new.status = (
+                np.where(risen, Status.LINE_SEARCH, codes)
+                if space.separable
+                else Status.LINE_SEARCH
+            )
         weight = recipe.memory * self._weight + 1.0
         self._reference = (recipe.memory * self._weight * reference + new.merit) / weight
         self._weight = weight
         new.iteration, new.step, new.previous = point.iteration + 1, eta, point
         self._spare = point
         return new
+
+    def _risen(self, point: Point, new: Point, fall: Any, slack: Any) -> Any:
+        """Has f, ten steps in a row, risen by as much as it should fall?
+
+        The slack for rounding accepts such steps once they are short enough; so small a rise can be
+        rounding once, or a long step's, but not each time. ``fall`` is eta ||psi||^2.
+        """
+        s = self.space.scalars
+        uphill = (new.merit - point.merit > 0.5 * fall) & (fall > 0.01 * slack)
+        self._uphill = s.where(uphill, self._uphill + 1, 0)
+        return self._uphill >= 10
 
     def _try(self, point: Point, new: Point, eta: Any) -> Any:
         """Move, evaluate there; True (per matrix) where the move itself succeeded."""

@@ -60,3 +60,6 @@ class SolveError(RuntimeError):
     def __init__(self, message: str, result: Any):
         super().__init__(message)
         self.result = result
+
+    def __reduce__(self) -> Any:
+        return type(self), (str(self), self.result)

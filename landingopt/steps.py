@@ -165,11 +165,12 @@ class BarzilaiBorwein:
 
 
 class BarzilaiBorweinRun:
-    __slots__ = ("recipe", "context", "_last")
+    __slots__ = ("recipe", "context", "_last", "_work")
 
     def __init__(self, recipe: BarzilaiBorwein, context: Context):
         self.recipe, self.context = recipe, context
         self._last: Any = None
+        self._work: list[tuple[Array, Array]] | None = None
 
     def size(self, k: int, point: Point) -> Any:
         numbers, scalars = self.context.numbers, self.context.numbers.scalars
@@ -184,12 +185,15 @@ class BarzilaiBorweinRun:
                 scalars.full(1.0),
             )
             return self._last
-        kernels = [form.block.kernels for form in point.forms]
-        s = [k_.subtract(a, b) for k_, a, b in zip(kernels, point.x, previous.x, strict=True)]
-        y = [
-            k_.subtract(a, form.array())
-            for k_, a, form in zip(kernels, fields, previous.forms, strict=True)
-        ]
+        if self._work is None:
+            empty = [form.block.kernels.empty for form in point.forms]
+            shapes = [form.block.inner_shape for form in point.forms]
+            self._work = [(e(shape), e(shape)) for e, shape in zip(empty, shapes, strict=True)]
+        s, y = [], []
+        for i, form in enumerate(point.forms):
+            subtract, (s_work, y_work) = form.block.kernels.subtract, self._work[i]
+            s.append(subtract(point.x[i], previous.x[i], out=s_work))
+            y.append(subtract(fields[i], previous.forms[i].array(), out=y_work))
         if k % 2 == 0:
             top, sy = numbers.dots((s, s), (s, y))
             eta = scalars.divide(top, abs(sy))

@@ -153,8 +153,8 @@ class PymanoptMethod:
                 raise TypeError(
                     f"{self.name} works on NumPy arrays only, x0 is a "
                     f"{type(x).__module__}.{type(x).__name__}; convert x0 and the problem's data "
-                    "(numpy.asarray(x) for a tensor on the CPU, cupy.asnumpy(x) for CuPy), or use a "
-                    "method of the library's own such as lo.landing()"
+                    "(numpy.asarray(x) for a tensor on the CPU, cupy.asnumpy(x) for CuPy), or use "
+                    "a method of the library's own such as lo.landing()"
                 )
         if not oracle.has_value:
             raise TypeError(
@@ -206,7 +206,7 @@ def _accepted(solver: str) -> dict[str, str]:
     """The options of an optimizer, and where each goes: "init", "run" or "manifold"."""
     from pymanopt.optimizers.optimizer import Optimizer
 
-    base = _watched()[solver].__mro__[1]
+    base: Any = _watched()[solver].__mro__[1]
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     options = {
         name: "init"
@@ -222,8 +222,8 @@ def _accepted(solver: str) -> dict[str, str]:
     return {**options, "retraction": "manifold"}
 
 
-class _Over(Exception):  # noqa: N818 - carries a verdict through pymanopt's loop, not an error
-    """The run is over: leaves pymanopt's loop without one more line search."""
+class _Over(Exception):
+    """Not an error: the run is over, and leaves pymanopt's loop without one more line search."""
 
 
 @functools.cache
@@ -422,6 +422,7 @@ class _Translation:
     def __init__(self, oracle: Oracle, retraction: str | None):
         space = self.space = oracle.space
         source = oracle.problem if isinstance(oracle.problem, PymanoptProblem) else None
+        self.manifold: Any
         self.preconditioner: Any = None
         if source is not None and retraction is None:
             # A problem that came from pymanopt goes back to the manifold that it was stated on.
@@ -430,6 +431,8 @@ class _Translation:
         else:
             parts = [_manifold(block, space, retraction or "qr") for block in space.blocks]
             self.manifold = parts[0] if space.array else _classes().product(parts)
+        if space.array and not space.blocks[0].stiefel:
+            self.manifold = _with_numpy_numbers(self.manifold)
         parts = list(getattr(self.manifold, "manifolds", (self.manifold,)))
         # Where pymanopt's shape differs: stacks of one or of several dimensions, and spheres.
         self._shapes = [part.zero_vector(None).shape for part in parts]
@@ -441,6 +444,8 @@ class _Translation:
         if self._dtype is not None:
             for part in parts:
                 part.retraction = _cast(part.retraction, space.dtype)
+        self.inward: Callable[[tuple[Array, ...]], Variable] = self._inward
+        self.outward: Callable[[Variable], Any] = self._outward
         if (
             space.array
             and not self._reshape
@@ -467,11 +472,11 @@ class _Translation:
             blocks = [x.reshape(shape) for x, shape in zip(blocks, self._shapes, strict=True)]
         return blocks[0] if self.space.array else blocks
 
-    def inward(self, x: tuple[Array, ...]) -> Variable:
+    def _inward(self, x: tuple[Array, ...]) -> Variable:
         """Pymanopt's arrays in the user's form, read-only."""
         return self.space.readonly(self.space.to_user(self.blocks(x)))
 
-    def outward(self, gradient: Variable) -> Any:
+    def _outward(self, gradient: Variable) -> Any:
         """A gradient in the user's form, as pymanopt takes it."""
         blocks = self.space.to_blocks(gradient)
         return self.point([g.copy() if free else g for g, free in zip(blocks, self._free)])
@@ -485,6 +490,18 @@ def _readonly_single(x: tuple[Array, ...]) -> Array:
 
 def _itself(gradient: Array) -> Array:
     return gradient
+
+
+def _with_numpy_numbers(manifold: Any) -> Any:
+    """A copy of a Euclidean manifold whose inner products are NumPy's numbers.
+
+    Its Python floats make ConjugateGradient raise ZeroDivisionError where a gradient is exactly 0;
+    NumPy's give nan, as on the other manifolds, and the run ends there.
+    """
+    manifold = copy.copy(manifold)
+    inner_product = manifold.inner_product
+    manifold.inner_product = lambda *arguments: np.float64(inner_product(*arguments))
+    return manifold
 
 
 def _cast(retraction: Callable[..., Any], dtype: Any) -> Callable[..., Any]:
@@ -535,7 +552,7 @@ def _classes() -> _Classes:
             return 0.5 * (a - np.conjugate(np.swapaxes(a, -1, -2)))
 
         def inner_product(self, point: Array, a: Array, b: Array) -> float:
-            return float(np.vdot(a, b).real)
+            return np.vdot(a, b).real
 
         def zero_vector(self, point: Array) -> Array:
             return super().zero_vector(point).astype(complex)
@@ -603,8 +620,8 @@ class PymanoptProblem:
         dtypes = {part.dtype for part in parts}
         if len(dtypes) > 1:
             raise TypeError(
-                f"{manifold} mixes real and complex blocks; the blocks of one problem share a dtype: "
-                "state all of them as complex (ComplexEuclidean, UnitaryGroup)"
+                f"{manifold} mixes real and complex blocks; the blocks of one problem share a "
+                "dtype: state all of them as complex (ComplexEuclidean, UnitaryGroup)"
             )
         self._parts = parts
         self.like = np.empty(0, dtype=dtypes.pop())
@@ -727,9 +744,10 @@ def _no_gradient(problem: Any) -> TypeError:
         else "no gradient"
     )
     return TypeError(
-        f"this pymanopt.Problem has {only}; the landing leaves the manifold and needs the Euclidean "
-        "one: pass euclidean_gradient= to pymanopt.Problem, or write the cost with the autograd, jax "
-        "or pytorch backend (pymanopt.function.autograd(manifold), ...), which derive it"
+        f"this pymanopt.Problem has {only}; the landing leaves the manifold and needs the "
+        "Euclidean one: pass euclidean_gradient= to pymanopt.Problem, or write the cost with the "
+        "autograd, jax or pytorch backend (pymanopt.function.autograd(manifold), ...), which "
+        "derive it"
     )
 
 

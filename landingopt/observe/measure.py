@@ -12,7 +12,7 @@ from landingopt.point import Point
 from landingopt.stiefel import orthonormalized
 
 # Up to here f - <Phi, Delta>/2 is f(polar X) to 1e-12 relative; beyond, polar X is formed.
-_ESTIMATE_BELOW = 1e-6
+ESTIMATE_BELOW = 1e-6
 
 
 class Measure:
@@ -83,7 +83,8 @@ class Measure:
         fun = self.fun(point)
         if not np.all(np.isfinite(distance)) or not self.oracle.has_value:
             return fun
-        if np.max(distance) > _ESTIMATE_BELOW:
+        if np.max(distance) > ESTIMATE_BELOW:
+            self.gradient_norm(point)  # while the point's gradient, the user's memory, is intact
             x = self.space.to_user(self.feasible(point))
             with self.oracle.uncounted():
                 return self.oracle.value(self.space.readonly(x))

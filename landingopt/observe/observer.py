@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from landingopt import _xp
 from landingopt.objectives import Variable
 from landingopt.observe.clock import Clock
-from landingopt.observe.measure import Measure
+from landingopt.observe.measure import ESTIMATE_BELOW, Measure
 from landingopt.observe.progress import Progress
 from landingopt.observe.record import Record
 from landingopt.observe.stop import RUNNING
@@ -90,21 +91,31 @@ class Row:
     @property
     def feasible_fun(self) -> Any:
         if not self.full:
-            return self._point.merit
+            return self._known_feasible_fun()
         return self._cached(
             "feasible_fun",
             lambda: self._observer.measure.feasible_fun(self._point, self.distance),
         )
 
+    def _known_feasible_fun(self) -> Any:
+        """The search's merit, f(polar x) to second order: only next to the manifold."""
+        merit, near = self._point.merit, self._point.distance_bound <= ESTIMATE_BELOW
+        if merit is None or np.all(near):
+            return merit
+        return np.where(near, merit, math.nan) if self._observer.space.separable else None
+
     @property
     def step(self) -> Any:
         step = self._point.step
-        if step is None:
-            return math.nan
-        if isinstance(step, (float, np.ndarray)):
+        space = self._observer.space
+        if isinstance(step, float) and not space.separable:
             return step
-        host = np.asarray(self._observer.space.blocks[0].kernels.host(step)[0])
-        return float(host) if host.ndim == 0 else host
+        if step is None or isinstance(step, (float, int)):
+            host = np.asarray(math.nan if step is None else float(step))
+        else:
+            host = np.asarray(space.blocks[0].kernels.host(step)[0])
+        # A row of the trace has one form: a number for each matrix, or the smallest of them.
+        return np.array(np.broadcast_to(host, space.batch)) if space.separable else float(host.min())
 
 
 class Observer:
@@ -151,6 +162,8 @@ class Observer:
         self.clock.pause()
         reference = point
         if np.max(self.measure.distance(point)) > 1e-8:
+            if point.gradient is not None:  # the user's memory, which the next call may rewrite
+                point.gradient = [_xp.copy(g) for g in point.gradient]
             reference = Point(self.space, [])
             reference.place(self.measure.feasible(point))
         self.first_gradient_norm = self.measure.gradient_norm(reference)
@@ -180,7 +193,10 @@ class Observer:
         if checkpoint or over:
             self.clock.pause()
             row = row if checkpoint else Row(self, point, True)
-            over = self._checkpoint(row, point, over) or over
+            if self.last.get("iteration") == point.iteration:  # a search that failed, and stayed
+                self.trace.amend({name: getattr(row, name) for name in _GROWING})
+            else:
+                over = self._checkpoint(row, point, over) or over
             self._next = self.record.next(point.iteration)
             if not over:
                 self.clock.resume()
@@ -245,7 +261,8 @@ class Observer:
             self._bar.update(row)
         if self.callback is not None:
             try:
-                stopped = self.callback(row) is True
+                answer = self.callback(row)
+                stopped = isinstance(answer, (bool, np.bool_)) and bool(answer)
             except StopIteration:
                 stopped = True
             if stopped and not over:
@@ -266,6 +283,9 @@ class Observer:
 def _settled(code: Any) -> bool:
     return code != RUNNING if isinstance(code, int) else bool(np.all(code != RUNNING))
 
+
+# What grows while the iterate stays.
+_GROWING = ("epoch", "seconds", "nfev", "njev")
 
 # Beyond this distance nothing attracts back: a pass of the normal term no longer contracts.
 _TUBE = 10.0

@@ -41,7 +41,7 @@ class Every:
     """
 
     iterations: int = 1
-    metrics: Metrics = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.iterations, int) and self.iterations >= 1):
@@ -57,7 +57,7 @@ class LogSpaced:
     """Rows at iterations that grow geometrically, about ``per_decade`` to each factor of ten."""
 
     per_decade: int = 20
-    metrics: Metrics = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.per_decade, int) and self.per_decade >= 1):

@@ -44,6 +44,11 @@ class Trace:
         for name, values in self._data.items():
             values.append(row.get(name, math.nan))
 
+    def amend(self, row: dict[str, Any]) -> None:
+        """Replace entries of the last row."""
+        for name, value in row.items():
+            self._data[name][-1] = value
+
     def __len__(self) -> int:
         return len(self._data["iteration"])
 

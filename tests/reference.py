@@ -1,0 +1,204 @@
+"""Naive solvers and formulas in plain NumPy, to compare the library with; nothing of it is used here.
+
+The letters are those of the papers: G gradient, S = X^H X, D = S - I, d = ||D||, Lam the landing
+field. One matrix at a time, no buffers, no free bounds: what a reader would write from the formulas.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+
+import numpy as np
+
+
+def H(a):
+    return np.conj(np.swapaxes(a, -1, -2))
+
+
+def sym(a):
+    return (a + H(a)) / 2
+
+
+def skew(a):
+    return (a - H(a)) / 2
+
+
+def inner(a, b):
+    """Re tr(a^H b)."""
+    return float(np.sum(np.conj(a) * b).real)
+
+
+# -- data: asymmetric and random --------------------------------------------------------------
+
+
+def gaussian(rng, shape, dtype=np.float64):
+    x = rng.standard_normal(shape)
+    if np.dtype(dtype).kind == "c":
+        x = x + 1j * rng.standard_normal(shape)
+    return x.astype(dtype)
+
+
+def orthonormal(rng, shape, dtype=np.float64):
+    """A point of St(n, p), of its transpose for a wide shape, or a stack of them."""
+    n, p = shape[-2:]
+    q = np.linalg.qr(gaussian(rng, (*shape[:-2], max(n, p), min(n, p)), dtype))[0]
+    return np.ascontiguousarray(q if n >= p else H(q))
+
+
+def in_tube(rng, shape, d, dtype=np.float64):
+    """U diag(s) V^H with ||X^H X - I||_F = d < 1, singular values on both sides of 1."""
+    n, p = shape[-2:]
+    if n < p:
+        return np.ascontiguousarray(H(in_tube(rng, (*shape[:-2], p, n), d, dtype)))
+    w = rng.standard_normal((*shape[:-2], 1, p))
+    s = np.sqrt(1 + d * w / np.linalg.norm(w, axis=-1, keepdims=True))
+    wide = np.result_type(dtype, np.float64)
+    x = (orthonormal(rng, shape, wide) * s) @ orthonormal(rng, (*shape[:-2], p, p), wide)
+    return x.astype(dtype)
+
+
+def distance(x):
+    """||X^H X - I||_F of one matrix, tall or wide, accumulated in extended precision."""
+    x = np.asarray(x).astype(np.clongdouble if np.iscomplexobj(x) else np.longdouble)
+    x = H(x) if x.shape[0] < x.shape[1] else x
+    return float(np.sqrt(np.sum(np.abs(H(x) @ x - np.eye(x.shape[1])) ** 2)))
+
+
+def polar(x):
+    u, _, vh = np.linalg.svd(x, full_matrices=False)
+    return u @ vh
+
+
+def quadratic(rng, shape, dtype=np.float64):
+    """(f, gradient) of f(X) = ||A X B - C||^2 / 2 over one matrix or each of a stack."""
+    n, p = shape[-2:]
+    stack = shape[:-2]
+    a = gaussian(rng, (*stack, n, n), dtype) / n**0.5
+    b = gaussian(rng, (*stack, p, p), dtype) / p**0.5
+    c = gaussian(rng, shape, dtype)
+
+    def fun(x):
+        return 0.5 * np.sum(np.abs(a @ x @ b - c) ** 2, axis=(-2, -1))
+
+    def grad(x):
+        return H(a) @ (a @ x @ b - c) @ H(b)
+
+    return fun, grad
+
+
+# -- the landing of the papers ----------------------------------------------------------------
+
+
+def relative_gradient(x, g):
+    return skew(g @ H(x)) @ x
+
+
+def landing_field(x, g, lam):
+    return relative_gradient(x, g) + lam * x @ (H(x) @ x - np.eye(x.shape[1]))
+
+
+def safe_step(d, g, lam, eps, cap=True):
+    """[AVGA24]'s safe step, as written; ``cap=False`` leaves out 1/(2 lam)."""
+    room = max(eps - d, 0.0)
+    step = (lam * d * (1 - d) + np.sqrt(lam**2 * d**2 * (1 - d) ** 2 + g**2 * room)) / g**2
+    return min(step, 1 / (2 * lam)) if cap and lam > 0 else step
+
+
+def exact_safe_step(d, g, lam, eps):
+    """The same in 60 decimal digits, for any scale of the field."""
+    with localcontext() as context:
+        context.prec = 60
+        d, g, lam, eps = (Decimal(float(v)) for v in (d, g, lam, eps))
+        t = lam * d * (1 - d)
+        root = (t + (t * t + g * g * max(eps - d, Decimal(0))).sqrt()) / (g * g)
+        return float(min(root, 1 / (2 * lam)) if lam else root)
+
+
+def landing(grad, x, step, lam=1.0, eps=0.5, steps=100, cap=True):
+    """x at every iteration of the landing with its safe step; the steps taken; what limited them."""
+    xs, etas, limits = [x], [], []
+    for k in range(steps):
+        g = grad(x)
+        field = landing_field(x, g, lam)
+        d = np.linalg.norm(H(x) @ x - np.eye(x.shape[1]))
+        safe = safe_step(d, np.linalg.norm(field), lam, eps, cap)
+        wanted = step(k) if callable(step) else step
+        eta = min(wanted, safe)
+        limits.append("wanted" if wanted <= safe else "cap" if safe == 1 / (2 * lam) else "bound")
+        x = x - eta * field
+        xs.append(x)
+        etas.append(eta)
+    return xs, etas, limits
+
+
+# -- the parameter-free landing: Barzilai-Borwein steps and Newton-Schulz ----------------------
+
+
+def newton_schulz(y, tol, max_passes=25):
+    """Passes until ||Y^H Y - I|| <= tol, at least one; in the precision of y. None: not reached."""
+    one = np.eye(y.shape[1])
+    e = H(y) @ y - one
+    norm = np.sqrt(np.sum(np.abs(e) ** 2))
+    if norm > 0.9:
+        b = min(norm, np.abs(e).sum(axis=1).max())
+        if b > 0.9:
+            y = y / np.sqrt(1 + b / 2)
+            e = H(y) @ y - one
+    for _ in range(max_passes):
+        y = y + y @ (-e / 2 + 3 * e @ e / 8)
+        e = H(y) @ y - one
+        if np.sqrt(np.sum(np.abs(e) ** 2)) <= tol:
+            return y
+    return None
+
+
+def spectral_bound(psi):
+    """1.1 x four power iterations from a seeded vector."""
+    v = np.random.default_rng(0).standard_normal((psi.shape[1], 1))
+    for _ in range(4):
+        v = H(psi) @ (psi @ v)
+        size = np.linalg.norm(v)
+        v = v / size
+    return 1.1 * np.sqrt(size)
+
+
+def bb_ns(fun, grad, x, steps):
+    """x and eta at every iteration of BB-NS, from a start on the manifold."""
+
+    def evaluate(x):
+        g = grad(x)
+        m = H(x) @ g
+        delta = H(x) @ x - np.eye(x.shape[1])
+        return fun(x) - inner(m, delta) / 2, g - x @ sym(m)
+
+    merit, psi = evaluate(x)
+    scale, reference, weight = abs(merit), merit, 1.0
+    xs, etas, previous = [x], [], None
+    for k in range(steps):
+        size = np.linalg.norm(psi)
+        if previous is None:
+            eta = 0.1 * np.sqrt(x.shape[1]) / size
+        else:
+            s, y = x - previous[0], psi - previous[1]
+            even = inner(s, s) / abs(inner(s, y))
+            eta = even if k % 2 == 0 else abs(inner(s, y)) / inner(y, y)
+        if eta * size > 0.9:
+            eta = min(eta, 0.9 / min(spectral_bound(psi), size))
+        slack = 1e4 * 2.0**-52 * max(abs(reference), scale)
+        while True:
+            new = newton_schulz(x - eta * psi, 1e-2)
+            if new is None:
+                eta /= 4
+                continue
+            new_merit, new_psi = evaluate(new)
+            if new_merit <= reference - 1e-4 * eta * size**2 + slack:
+                break
+            curvature = 2 * (new_merit - merit + eta * size**2)
+            eta = min(max(eta**2 * size**2 / curvature, 0.1 * eta), 0.5 * eta)
+        previous = (x, psi)
+        x, psi, merit = new, new_psi, new_merit
+        reference = (0.85 * weight * reference + merit) / (0.85 * weight + 1)
+        weight = 0.85 * weight + 1
+        xs.append(x)
+        etas.append(eta)
+    return xs, etas
