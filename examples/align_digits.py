@@ -22,7 +22,9 @@ result = lo.minimize(problem, component="both", rng=2)
 exact, optimum = problem.optimum()
 
 seen = np.linalg.norm((result.feasible_x - rotation) @ images) / np.linalg.norm(images)
-print(f"landing: f = {result.feasible_fun:.6f} after {result.nit} iterations ({result.status.name})")
+print(
+    f"landing: f = {result.feasible_fun:.6f} after {result.nit} iterations ({result.status.name})"
+)
 print(f"closed form: f = {optimum:.6f}")
 print(f"det X = {result.component:+d}, of the true rotation {lo.stiefel.component(rotation):+d}")
 print(f"images mapped to within {100 * seen:.2f} % of where the true rotation puts them")

@@ -35,7 +35,9 @@ problem = pymanopt.Problem(
 # --- the same problem, handed over as it is ------------------------------------------------------
 result = lo.minimize(problem, tol=1e-10, rng=0)
 eigenvalues = np.linalg.eigvalsh(matrix)[:6]  # the smallest one meets the largest weight
-print(f"landing: f = {result.feasible_fun:.10f} after {result.nit} iterations ({result.status.name})")
+print(
+    f"landing: f = {result.feasible_fun:.10f} after {result.nit} iterations ({result.status.name})"
+)
 print(f"exact:   f = {np.sum(eigenvalues * weights):.10f}")
 
 comparison = lo.compare(

@@ -39,4 +39,6 @@ own = lo.landing(step=Bounded(step=0.2, angle=0.5), lam=1.0)
 
 for name, method in {"constant step": constant, "own rule": own}.items():
     result = lo.minimize(problem, method=method, rng=1)
-    print(f"{name:>14}: {result.nit:5d} iterations, {result.status.name}, f = {result.feasible_fun:.6f}")
+    print(
+        f"{name:>14}: {result.nit:5d} iterations, {result.status.name}, f = {result.feasible_fun:.6f}"
+    )

@@ -17,6 +17,8 @@ total = np.mean(np.sum(data**2, axis=1))
 angles = subspace_angles(exact, result.feasible_x)  # between the two subspaces
 
 print(f"landing: {result.nit} iterations, {result.status.name}, distance {result.distance:.1e}")
-print(f"explained variance: {-2 * result.feasible_fun / total:.6%} (exact {-2 * optimum / total:.6%})")
+print(
+    f"explained variance: {-2 * result.feasible_fun / total:.6%} (exact {-2 * optimum / total:.6%})"
+)
 print(f"relative error of f: {abs(result.feasible_fun - optimum) / abs(optimum):.1e}")
 print(f"largest principal angle: {angles.max():.1e} rad")

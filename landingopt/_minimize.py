@@ -246,6 +246,7 @@ def _result(oracle: Oracle, observer: Observer, point: Point, method: Any, note:
 
 
 def _message(status: Any, last: dict[str, Any], component: Any, observer: Observer) -> str:
+    given = getattr(observer.oracle.problem, "component", None) is not None
     if isinstance(status, Status):
         text = status.message
     else:
@@ -260,9 +261,8 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
         f"distance {np.max(last['distance']):.2e}."
     )
     if isinstance(component, int):
-        text += (
-            f" The run stayed in the component det x = {component:+d} of its start; "
-            'component="both" solves in the other one too.'
+        text += f" The run stayed in the component det x = {component:+d} of its start" + (
+            "." if given else '; component="both" solves in the other one too.'
         )
     return text
 

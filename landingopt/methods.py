@@ -51,9 +51,9 @@ class Method:
             "direction": (self.direction, "start", "lo.directions.Steepest()"),
             "estimator": (self.estimator, "start", "lo.estimators.Full()"),
         }
-        for name, (part, verb, example) in parts.items():
-            if isinstance(part, type) or not callable(getattr(part, verb, None)):
-                raise TypeError(f"{name} must be a recipe such as {example}, got {part!r}")
+        for name, (recipe, verb, example) in parts.items():
+            if isinstance(recipe, type) or not callable(getattr(recipe, verb, None)):
+                raise TypeError(f"{name} must be a recipe such as {example}, got {recipe!r}")
         for refused, message in _REFUSALS:
             if refused(self):
                 raise ValueError(message)

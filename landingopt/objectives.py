@@ -47,12 +47,23 @@ class Problem(Protocol):
     library, dtype and device in which a starting point is made when none is given.
     """
 
-    shape: Shapes
-    constraint: Any
-    fun: Callable[[Variable], Any] | None
-    grad: Callable[[Variable], Variable] | None
-    value_and_gradient: Callable[[Variable], tuple[Any, Variable]] | None
-    hessp: Callable[[Variable, Variable], Variable] | None
+    @property
+    def shape(self) -> Shapes: ...
+
+    @property
+    def constraint(self) -> Any: ...
+
+    @property
+    def fun(self) -> Callable[[Variable], Any] | None: ...
+
+    @property
+    def grad(self) -> Callable[[Variable], Variable] | None: ...
+
+    @property
+    def value_and_gradient(self) -> Callable[[Variable], tuple[Any, Variable]] | None: ...
+
+    @property
+    def hessp(self) -> Callable[[Variable, Variable], Variable] | None: ...
 
 
 class Objective:

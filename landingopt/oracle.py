@@ -142,7 +142,7 @@ class Oracle:
 
     def _check_value(self, value: Any) -> None:
         shape = tuple(getattr(value, "shape", ()))
-        allowed = [()]
+        allowed: list[tuple[int, ...]] = [()]
         if self.space.array and self.space.blocks[0].batch:
             allowed.append(self.space.blocks[0].batch)
         if self.space.separable:

@@ -14,7 +14,7 @@ from landingopt.status import Status
 
 @dataclass(eq=False)
 class Result:
-    """A solution and how it was found; the fields of ``scipy.optimize.OptimizeResult`` where it has them.
+    """A solution and how it was found, with SciPy's names where SciPy has the notion.
 
     Attributes
     ----------

@@ -119,7 +119,7 @@ class OpenLoopRun:
 
 @dataclass(frozen=True)
 class LineSearch:
-    """Backtracking on the merit m(X) = f(X) - <sym(X^H G), Delta> / 2, which is f(polar X) to second order.
+    """Backtracking on the merit m(X) = f(X) - <sym(X^H G), Delta> / 2 = f(polar X) + O(d^2).
 
     A step eta along -psi is accepted when m_+ <= C - decrease eta ||psi||^2, C the weighted mean of
     past merits of Zhang and Hager (``memory`` 0: the last one, monotone). Rounding of f is allowed
@@ -246,7 +246,7 @@ class LineSearchRun:
             space.frozen = failed if frozen is None else failed | frozen
             self._try(point, new, eta)
             new.status = np.where(failed, Status.LINE_SEARCH, Status.RUNNING)
-        risen = self._risen(point, new, eta * slope, slack)
+        risen = self._risen(new.merit - point.merit, eta * slope, slack / self.slack)
         if s.any(risen):
             codes = Status.RUNNING if new.status is None else new.status
             new.status = (
@@ -261,14 +261,14 @@ class LineSearchRun:
         self._spare = point
         return new
 
-    def _risen(self, point: Point, new: Point, fall: Any, slack: Any) -> Any:
-        """Has f, ten steps in a row, risen by as much as it should fall?
+    def _risen(self, rise: Any, fall: Any, scale: Any) -> Any:
+        """Has f, ten steps in a row, risen where psi promises that it falls?
 
-        The slack for rounding accepts such steps once they are short enough; so small a rise can be
-        rounding once, or a long step's, but not each time. ``fall`` is eta ||psi||^2.
+        The slack for rounding accepts such steps once they are short enough. A rise so small may be
+        rounding, or a long step's, but not each time. ``fall`` is eta ||psi||^2.
         """
         s = self.space.scalars
-        uphill = (new.merit - point.merit > 0.5 * fall) & (fall > 0.01 * slack)
+        uphill = (rise > 0.1 * fall) & (rise > 20.0 * self.space.unit_roundoff * scale)
         self._uphill = s.where(uphill, self._uphill + 1, 0)
         return self._uphill >= 10
 

@@ -27,7 +27,7 @@ class NewtonSchulzRun:
         self._work = kernels.empty(shape)
         self._scalars: Any = FLOATS if not batch else ArrayScalars(np, np.float64, None, batch)
         self._float = not batch
-        self._unit, self._gram_size = kernels.unit_roundoff, shape[-1]
+        self._unit, self._columns = kernels.unit_roundoff, shape[-1]
         self.passes = 0
 
     def work(self) -> Array:
@@ -55,7 +55,7 @@ class NewtonSchulzRun:
         """
         kernels, scalars = self.kernels, self._scalars
         if floor is None:  # below it a bound replaces the Gram matrix; never coarser than tol
-            floor = min(500.0 * self._unit, max(tol, 4.0 * self._unit * self._gram_size))
+            floor = min(500.0 * self._unit, max(tol, 4.0 * self._unit * self._columns))
         delta = self._delta(y)
         e = self._read(kernels.norm(delta))
         if scalars.any(e > 0.9):

@@ -727,7 +727,10 @@ def test_rotations_start_as_rotations(rng):
     assert result.component == 1
     reflection = np.diag([1.0, 1.0, 1.0, -1.0])
     assert lo.minimize(problem, reflection).component == 1
-    assert lo.minimize(problem, component=-1, rng=rng).component == -1
+    for other in (-1, "both"):
+        with pytest.raises(ValueError, match=r"rotations, det x = \+1; drop component"):
+            lo.minimize(problem, component=other, rng=rng)
+    assert "both" not in result.message
 
 
 def test_rotations_in_a_product_start_as_rotations():

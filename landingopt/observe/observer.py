@@ -115,7 +115,9 @@ class Row:
         else:
             host = np.asarray(space.blocks[0].kernels.host(step)[0])
         # A row of the trace has one form: a number for each matrix, or the smallest of them.
-        return np.array(np.broadcast_to(host, space.batch)) if space.separable else float(host.min())
+        return (
+            np.array(np.broadcast_to(host, space.batch)) if space.separable else float(host.min())
+        )
 
 
 class Observer:
@@ -245,7 +247,9 @@ class Observer:
                 bad = bad | ~np.isfinite(fun)
             far = distance > _TUBE
             if np.any(far):
-                return np.where(bad, int(Status.NONFINITE), np.where(far, int(Status.LEFT_TUBE), -1))
+                return np.where(
+                    bad, int(Status.NONFINITE), np.where(far, int(Status.LEFT_TUBE), -1)
+                )
         if not s.any(bad):
             return RUNNING
         return np.where(bad, int(Status.NONFINITE), RUNNING)

@@ -14,7 +14,8 @@ Metrics = Mapping[str, Callable[[Any], float]]
 class Record(Protocol):
     """A schedule of checkpoints: ``next(k)`` is the first checkpoint after iteration k."""
 
-    metrics: Metrics
+    @property
+    def metrics(self) -> Metrics: ...
 
     def next(self, k: int) -> int: ...
 

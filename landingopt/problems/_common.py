@@ -108,7 +108,7 @@ def inner(xp: ModuleType, a: Array, b: Array) -> Any:
     """Re <a, b> per matrix: a Python float for one NumPy matrix, else an array of batch shape."""
     if xp is np and a.ndim == 2:
         return float(np.vdot(a, b).real)
-    shape = a.shape[:-2] + (a.shape[-2] * a.shape[-1],)
+    shape = (*a.shape[:-2], a.shape[-2] * a.shape[-1])
     value = xp.vecdot(xp.reshape(a, shape), xp.reshape(b, shape))
     return xp.real(value) if _xp.is_complex(value) else value
 
