@@ -211,7 +211,7 @@ def _result(oracle: Oracle, observer: Observer, point: Point, method: Any, note:
     seconds = observer.clock.seconds()
     last = observer.last
     x = [_xp.copy(a) for a in point.x]
-    finite = bool(np.all(np.isfinite(last["distance"]))) and bool(np.all(last["distance"] < 1e8))
+    finite = bool(np.any(np.asarray(last["distance"]) < 1e8))  # some matrix did not break
     feasible = measure.feasible(point) if finite else x
     user, feasible_user = space.to_user(x), space.to_user(feasible)
     fun = feasible_fun = last["fun"]
@@ -220,7 +220,8 @@ def _result(oracle: Oracle, observer: Observer, point: Point, method: Any, note:
             feasible_fun = oracle.value(space.readonly(feasible_user))
     status = observer.status
     matrices = space.array and space.blocks[0].stiefel
-    component = stiefel.component(feasible_user) if matrices and finite else None
+    whole = matrices and bool(np.all(np.asarray(last["distance"]) < 1e8))
+    component = stiefel.component(feasible_user) if whole else None
     success = bool(np.all([Status(s).success for s in np.ravel(status)]))
     if space.separable:
         status = np.asarray(status)

@@ -6,6 +6,7 @@ move. Which go together is checked where a method is made.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as part
@@ -176,7 +177,7 @@ def landing(
             name="landing",
         )
     lam = 1.0 if lam is None else lam
-    if not (isinstance(lam, (int, float)) and 0.0 <= lam < float("inf")):
+    if not (isinstance(lam, numbers.Real) and 0.0 <= lam < float("inf")):
         raise ValueError(f"lam must be a number >= 0, got {lam!r}")
     return Method(
         search=searches.OpenLoop(steps.Safeguarded(as_step(step), eps)),
@@ -187,9 +188,13 @@ def landing(
 
 def as_step(step: Any) -> Any:
     """A number, a function of the iteration or a step rule, as a step rule."""
+    if isinstance(step, type):
+        raise TypeError(
+            f"step must be a number, a function or an instance of a rule: {step.__name__} is a class"
+        )
     if hasattr(step, "start"):
         return step
-    if callable(step) and not isinstance(step, type):
+    if callable(step):
         return steps.Schedule(step)
     return steps.Constant(step)
 

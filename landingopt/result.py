@@ -66,7 +66,9 @@ class Result:
         lines = []
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in ("x", "feasible_x"):
+            if item.name == "method":
+                value = getattr(value, "name", value)
+            elif item.name in ("x", "feasible_x"):
                 value = _shape(value)
             elif item.name == "status":
                 value = value.name if isinstance(value, Status) else _statuses(value)

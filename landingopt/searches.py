@@ -205,10 +205,8 @@ class LineSearchRun:
 
     def advance(self, point: Point, direction: list[Form]) -> Point:
         """Try steps until one is accepted; where none is, the point carries LINE_SEARCH."""
-        if self.space.batch:
-            with np.errstate(all="ignore"):
-                return self._advance(point, direction)
-        return self._advance(point, direction)
+        with np.errstate(all="ignore"):  # a trial that is not finite is shortened, not reported
+            return self._advance(point, direction)
 
     def _advance(self, point: Point, direction: list[Form]) -> Point:
         space, s, recipe = self.space, self.space.scalars, self.recipe

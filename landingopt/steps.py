@@ -8,6 +8,7 @@ class with these two methods (``examples/own_part.py``).
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -61,6 +62,8 @@ class Context:
 def check_step(value: Any, what: str = "step") -> float:
     """A positive finite float, or an error that says what was given."""
     try:
+        if isinstance(value, (str, bytes, bool)):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(
@@ -226,7 +229,7 @@ class Safeguarded:
     eps: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.eps < 1.0:
+        if not (isinstance(self.eps, numbers.Real) and 0.0 < self.eps < 1.0):
             raise ValueError(f"eps must lie strictly between 0 and 1, got {self.eps!r}")
 
     def start(self, context: Context) -> SafeguardedRun:

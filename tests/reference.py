@@ -69,11 +69,12 @@ def polar(x):
     return u @ vh
 
 
-def quadratic(rng, shape, dtype=np.float64):
+def quadratic(rng, shape, dtype=np.float64, condition=1.0):
     """(f, gradient) of f(X) = ||A X B - C||^2 / 2 over one matrix or each of a stack."""
     n, p = shape[-2:]
     stack = shape[:-2]
     a = gaussian(rng, (*stack, n, n), dtype) / n**0.5
+    a = a * np.geomspace(1.0, condition, n).astype(dtype)
     b = gaussian(rng, (*stack, p, p), dtype) / p**0.5
     c = gaussian(rng, shape, dtype)
 
@@ -162,7 +163,7 @@ def spectral_bound(psi):
     return 1.1 * np.sqrt(size)
 
 
-def bb_ns(fun, grad, x, steps):
+def bb_ns(fun, grad, x, steps, rtol=0.0):
     """x and eta at every iteration of BB-NS, from a start on the manifold."""
 
     def evaluate(x):
@@ -172,10 +173,12 @@ def bb_ns(fun, grad, x, steps):
         return fun(x) - inner(m, delta) / 2, g - x @ sym(m)
 
     merit, psi = evaluate(x)
-    scale, reference, weight = abs(merit), merit, 1.0
+    scale, reference, weight, enough = abs(merit), merit, 1.0, rtol * np.linalg.norm(psi)
     xs, etas, previous = [x], [], None
     for k in range(steps):
         size = np.linalg.norm(psi)
+        if size < enough:
+            break
         if previous is None:
             eta = 0.1 * np.sqrt(x.shape[1]) / size
         else:

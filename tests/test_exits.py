@@ -513,16 +513,17 @@ def test_matrices_are_frozen_when_they_end(method):
     """Each stays where it ended, and where it would have ended alone."""
     target = np.array([1.0, 8.0, 30.0])[:, None, None] * gaussian(0, (3, 5, 3))
     x0 = polar(gaussian(1, (3, 5, 3)))
-    iterates, norms = [], []
+    iterates, norms, distances = [], [], []
 
     def callback(row):
         iterates.append(row.x.copy())
         norms.append(row.gradient_norm)
+        distances.append(row.distance)
 
     result = lo.minimize(_stack(target), x0, method, callback=callback)
     assert result.success
     norms = np.array(norms)
-    ends = np.argmax(norms <= 1e-6 * norms[0], axis=0)
+    ends = np.argmax((norms <= 1e-6 * norms[0]) & (np.array(distances) <= 1e-8), axis=0)
     assert len(set(ends)) > 1
     for i, end in enumerate(ends):
         for x in iterates[end:]:

@@ -73,6 +73,23 @@ def test_the_dtype_of_the_start_is_kept_everywhere(dtype, shape, method):
     assert result.x.shape == shape
 
 
+def test_a_float64_value_does_not_promote_a_float32_stack():
+    """One number for a stack, as np.float64: steps made of it stay in the stack's precision."""
+    target = gaussian(0, (3, 6, 4), "float32")
+    seen = set()
+
+    def fun(x):
+        seen.add(x.dtype)
+        return 0.5 * np.sum((x - target) ** 2, dtype="float64")
+
+    problem = lo.Objective(fun, lambda x: x - target, shape=target.shape)
+    for shift in (1.0, 300.0):
+        result = lo.minimize(problem, shift * gaussian(1, (3, 6, 4), "float32"))
+        assert result.success
+        assert seen == {np.dtype("float32")}
+        assert result.x.dtype == np.float32
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_precision_reaches_its_rounding(dtype):
     target = gaussian(3, (8, 5), dtype)

@@ -46,7 +46,7 @@ SETTINGS = {
     "neither": (0.3, 0.05, 1.0, 0.5, 0.3, {"wanted"}),
     "the bound": (300.0, 1.0, 1.0, 0.5, 0.3, {"bound"}),
     "the cap": (0.01, 9.0, 1.0, 0.5, 0.4, {"cap"}),
-    "the bound of a thin tube": (1.0, 0.3, 0.2, 0.05, 0.05, {"bound"}),
+    "the bound of a thin tube": (5.0, 0.3, 0.2, 0.05, 0.05, {"bound"}),
     "without attraction": (0.1, 0.05, 0.0, 0.9, 0.1, {"wanted"}),
 }
 
@@ -95,7 +95,7 @@ def test_landing_in_every_library(arrays, rng, dtype):
         numpy, _ = run(lo.Objective(fun, grad, shape=shape), x0, lo.landing(step=0.3), 30)
         problem = lo.Objective(arrays.wrap(fun), arrays.wrap(grad), shape=shape)
         xs, result = run(problem, arrays.to(x0), lo.landing(step=0.3), 30)
-        assert_close(xs, numpy, 1e-12)
+        assert_close(xs, numpy, 1e-10)
         arrays.host(result.x)
         arrays.host(result.feasible_x)
 
@@ -225,8 +225,9 @@ def test_the_parameter_free_landing_is_bb_ns(rng, shape, dtype, scale):
     count = min(21, len(xs))
     assert_close(xs[:count], expected[:count], 1e-6)
     assert close_steps(result.trace["step"][1:count], etas) == count - 1
-    far, _ = ref.bb_ns(fun, grad, x0, steps=90)
-    done = lo.minimize(problem, x0, tol=1e-7)
+    far, _ = ref.bb_ns(fun, grad, x0, steps=2000, rtol=1e-8)
+    assert len(far) < 2000
+    done = lo.minimize(problem, x0, tol=1e-8)
     assert done.success
     assert done.feasible_fun == pytest.approx(fun(ref.polar(far[-1])), rel=1e-9)
 
@@ -235,7 +236,7 @@ def test_the_parameter_free_landing_uses_its_cap_and_its_search(rng):
     """Settings of the test above in which the trials are cut by the cap, and by the search."""
     capped = cut = 0
     for _ in range(20):
-        fun, grad = ref.quadratic(rng, (8, 5))
+        fun, grad = ref.quadratic(rng, (8, 5), condition=100.0)
         x0 = ref.orthonormal(rng, (8, 5))
         expected, etas = ref.bb_ns(fun, grad, x0, steps=15)
         psi = [grad(x) - x @ ref.sym(ref.H(x) @ grad(x)) for x in expected]
@@ -392,15 +393,16 @@ def test_the_parameter_free_landing_in_every_library(arrays, rng, constraint):
         result = lo.minimize(problem, arrays.to(x0))
         found = arrays.host(result.feasible_x)
     elif constraint == "euclidean":
+        c, w = ref.gaussian(rng, shape), rng.uniform(1.0, 5.0, shape)
         problem = lo.Objective(
-            arrays.wrap(lambda x: np.asarray(fun(x))),
-            arrays.wrap(grad),
+            arrays.wrap(lambda x: np.asarray(0.5 * np.sum(w * (x - c) ** 2))),
+            arrays.wrap(lambda x: w * (x - c)),
             shape=shape,
             constraint=lo.Euclidean(),
         )
         result = lo.minimize(problem, arrays.to(x0))
         assert result.success
-        assert np.linalg.norm(grad(arrays.host(result.x))) < 1e-4
+        np.testing.assert_allclose(arrays.host(result.x), c, atol=1e-4)
         return
     else:
         problem = lo.Objective(
@@ -619,7 +621,11 @@ def test_inputs_are_left_alone(rng, method):
 
 
 class Products:
-    """Counts the products of the kernels by size; the user's own use ``@`` and are not seen."""
+    """Products of the kernels between one gradient and the next, by size (rows, inner, columns).
+
+    The user's own functions use ``@``, which is not counted; the bookends (the first row, the last,
+    the projection of the result) lie before the first gradient counted and after the last.
+    """
 
     def __init__(self, monkeypatch):
         self.sizes, matmul = [], np.matmul
@@ -630,11 +636,15 @@ class Products:
 
         monkeypatch.setattr(np, "matmul", counting)
 
-    def of(self, problem, x0, method, steps):
-        """Sizes (rows, inner, columns) of the products of ``steps`` steps and the bookends."""
-        self.sizes = []
+    def between_gradients(self, fun, grad, x0, method, steps):
+        marks = []
+
+        def marked(x):
+            marks.append(len(self.sizes))
+            return grad(x)
+
         result = lo.minimize(
-            problem,
+            lo.Objective(fun, marked, shape=x0.shape),
             x0,
             method,
             stop=lo.MaxIterations(steps),
@@ -642,71 +652,71 @@ class Products:
             on_failure="return",
         )
         assert result.nit == steps
-        return {size: self.sizes.count(size) for size in set(self.sizes)}
-
-    def per_step(self, problem, x0, method, first, last):
-        """What the steps first < k <= last cost: a difference, so that the bookends drop out."""
-        before, after = self.of(problem, x0, method, first), self.of(problem, x0, method, last)
-        counts = {size: after.get(size, 0) - before.get(size, 0) for size in {*before, *after}}
-        return {size: count / (last - first) for size, count in counts.items() if count}
+        start = 2  # the first row is measured between the first and the second
+        return [
+            {size: self.sizes[a:b].count(size) for size in set(self.sizes[a:b])}
+            for a, b in zip(marks[start:-1], marks[start + 1 :])
+        ]
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_a_square_landing_step_is_three_products(rng, monkeypatch, scale):
     """G X^H, X X^H and the step; the exact norm of the safe step shares the last one."""
     fun, grad = ref.quadratic(rng, (20, 20))
-    problem = lo.Objective(fun, lambda x: scale * grad(x), shape=(20, 20))
-    counts = Products(monkeypatch).per_step(
-        problem, ref.in_tube(rng, (20, 20), 0.3), lo.landing(step=0.1), 5, 25
+    counts = Products(monkeypatch).between_gradients(
+        fun, lambda x: scale * grad(x), ref.in_tube(rng, (20, 20), 0.3), lo.landing(step=0.1), 25
     )
-    assert counts == {(20, 20, 20): 3.0}
+    assert len(counts) > 20
+    assert all(count == {(20, 20, 20): 3} for count in counts)
 
 
 @pytest.mark.parametrize("shape", [(30, 8), (8, 30)])
-def test_a_tall_landing_step_is_four_products(rng, monkeypatch, shape):
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_tall_landing_step_is_four_products(rng, monkeypatch, shape, scale):
     """X^H X, X^H G, G A and X B; no product of p x p matrices."""
     fun, grad = ref.quadratic(rng, shape)
-    problem = lo.Objective(fun, grad, shape=shape)
-    counts = Products(monkeypatch).per_step(
-        problem, ref.in_tube(rng, shape, 0.3), lo.landing(step=0.1), 5, 25
+    counts = Products(monkeypatch).between_gradients(
+        fun, lambda x: scale * grad(x), ref.in_tube(rng, shape, 0.3), lo.landing(step=0.1), 25
     )
-    assert counts == {(8, 30, 8): 2.0, (30, 8, 8): 2.0}
+    assert len(counts) > 20
+    assert all(count == {(8, 30, 8): 2, (30, 8, 8): 2} for count in counts)
 
 
-def products_by_kind(counts, n, p):
-    """(n p^2 products, p^3 products, matrix-vector products) of a tall step."""
-    tall = sum(v for k, v in counts.items() if sorted(k) == sorted((n, p, p)))
-    square = counts.get((p, p, p), 0)
-    vector = sum(v for k, v in counts.items() if 1 in k)
-    assert tall + square + vector == pytest.approx(sum(counts.values()))
-    return tall, square, vector
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(4, 20, 20), (4, 30, 8)])
+def test_a_stack_costs_what_its_matrices_cost(rng, monkeypatch, shape, dtype):
+    fun, grad = ref.quadratic(rng, shape, dtype)
+    counts = Products(monkeypatch).between_gradients(
+        fun, grad, ref.in_tube(rng, shape, 0.3, dtype), lo.landing(step=0.1), 10
+    )
+    expected = {(20, 20, 20): 3} if shape[1] == shape[2] else {(8, 30, 8): 2, (30, 8, 8): 2}
+    assert all(count == expected for count in counts)
+
+
+def by_kind(count, n, p):
+    """(n p^2 products, p^3 products) of one trial; the rest are matrix-vector products."""
+    tall = sum(v for k, v in count.items() if sorted(k) == sorted((n, p, p)))
+    assert all(1 in k or sorted(k) in (sorted((n, p, p)), [p, p, p]) for k in count)
+    return tall, count.get((p, p, p), 0)
 
 
 def test_the_parameter_free_landing_near_the_optimum(rng, monkeypatch):
     """Four n p^2: X^H G, X Phi, one Gram matrix, one pass; E^2 and the Gram after it are skipped."""
     n, p = 30, 8
     fun, grad = ref.quadratic(rng, (n, p))
-    problem = lo.Objective(fun, grad, shape=(n, p))
-    x0 = lo.minimize(problem, ref.orthonormal(rng, (n, p)), tol=1e-9).x
-    rounded = lo.Objective(fun, grad, shape=(n, p))
-    products = Products(monkeypatch)
-    tall, square, vector = products_by_kind(
-        products.per_step(rounded, x0, lo.landing(), 1, 4), n, p
-    )
-    assert (tall, square, vector) == (4.0, 0.0, 0.0)
+    x0 = ref.orthonormal(rng, (n, p))
+    steps = lo.minimize(lo.Objective(fun, grad, shape=(n, p)), x0, tol=1e-8).nit
+    counts = Products(monkeypatch).between_gradients(fun, grad, x0, lo.landing(), steps)
+    assert [by_kind(count, n, p) for count in counts[-8:-1]] == [(4, 0)] * 7
 
 
 def test_the_parameter_free_landing_far_from_the_optimum(rng, monkeypatch):
-    """At most the Gram matrix of the new point and two p^3 more, for each trial point."""
+    """E^2, and the Gram matrix of the new point while the bound tells too little; rarely a pass more."""
     n, p = 30, 8
     fun, grad = ref.quadratic(rng, (n, p))
-    problem = lo.Objective(fun, grad, shape=(n, p))
     x0 = ref.orthonormal(rng, (n, p))
-    products = Products(monkeypatch)
-    counts = products.of(problem, x0, lo.landing(), 15)
-    nfev = lo.minimize(problem, x0, lo.landing(), stop=lo.MaxIterations(15)).nfev
-    tall, square, _ = products_by_kind(counts, n, p)
-    print("trials", nfev, "tall", tall, "square", square)
-    bookends = 20  # the start, the first and the last row, and the projection of the result
-    assert tall <= 6 * nfev + bookends
-    assert square <= 2 * nfev + bookends
+    counts = Products(monkeypatch).between_gradients(fun, grad, x0, lo.landing(), 20)
+    kinds = [by_kind(count, n, p) for count in counts]
+    assert all(tall == 5 + 2 * (square - 1) for tall, square in kinds)
+    assert kinds.count((5, 1)) > 0.6 * len(kinds)
+    assert max(kinds) <= (9, 3)

@@ -9,6 +9,7 @@ import numpy as np
 from landingopt._xp import Array
 from landingopt.oracle import Oracle
 from landingopt.point import Point
+from landingopt.space import Block
 from landingopt.stiefel import orthonormalized
 
 # Up to here f - <Phi, Delta>/2 is f(polar X) to 1e-12 relative; beyond, polar X is formed.
@@ -74,21 +75,35 @@ class Measure:
     def feasible(self, point: Point) -> list[Array]:
         """The closest point of the manifold; fresh arrays."""
         return [
-            orthonormalized(x) if b.stiefel else x
+            self._projected(b, x) if b.stiefel else x
             for b, x in zip(self.space.blocks, point.x, strict=True)
         ]
+
+    def _projected(self, block: Block, x: Array) -> Array:
+        """polar x; in a separable stack, matrices that broke stay as they are."""
+        if not self.space.separable:
+            return orthonormalized(x)
+        kernels = block.kernels
+        sizes = kernels.host(kernels.norm(x))[0]
+        good = np.isfinite(sizes) & (sizes < 1e8)
+        if good.all() or not good.any():
+            return orthonormalized(x) if good.all() else x
+        stand_in = x[tuple(int(index[0]) for index in np.nonzero(good))]
+        return kernels.select(good, orthonormalized(kernels.select(good, x, stand_in)), x)
 
     def feasible_fun(self, point: Point, distance: Any) -> Any:
         """f(polar x): f - <sym(X^H G), Delta>/2 close to the manifold, an evaluation elsewhere."""
         fun = self.fun(point)
-        if not np.all(np.isfinite(distance)) or not self.oracle.has_value:
+        finite = np.isfinite(distance)
+        if not np.any(finite) or not self.oracle.has_value:
             return fun
-        if np.max(distance) > ESTIMATE_BELOW:
+        worst = np.max(np.where(finite, distance, 0.0))
+        if worst > ESTIMATE_BELOW:
             self.gradient_norm(point)  # while the point's gradient, the user's memory, is intact
             x = self.space.to_user(self.feasible(point))
             with self.oracle.uncounted():
                 return self.oracle.value(self.space.readonly(x))
-        if np.max(distance) <= 4.0 * self.space.unit_roundoff:
+        if worst <= 4.0 * self.space.unit_roundoff:
             return fun
         for b, phi, delta in zip(
             self.space.blocks, self._phi(point), self.deltas(point), strict=True

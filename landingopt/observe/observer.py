@@ -303,40 +303,38 @@ def _has_timeout(rule: Any) -> bool:
 class RoundingWatch:
     """AT_ROUNDING: ||grad|| <= 10 u sqrt(p) ||G||, or no progress beyond rounding for a while.
 
-    The second test applies only within a factor 1e4 of the first bound: there, ``patience``
-    checkpoints at which neither the value nor the gradient norm has improved end the run.
+    The second test applies only within a factor 100 of that bound (with the larger of ||G|| here and at
+    the start, for an f whose gradient vanishes): there, ``patience`` rows without a value or a gradient
+    norm better than the best so far end the run.
     """
 
     def __init__(self, observer: Observer, patience: int):
         self.space, self.patience = observer.space, patience
-        self._level: Any = 0.0
+        self._scale = 10.0 * self.space.unit_roundoff * math.sqrt(self.space.size_p)
+        self._landed = max(1e-8, 4.0 * self.space.unit_roundoff * math.sqrt(self.space.size_p))
+        self._near: Any = 0.0
         self._best_norm: Any = math.inf
         self._best_fun: Any = math.inf
         self._idle: Any = 0
 
-    def _rounding_level(self, point: Point) -> Any:
-        assert point.gradient is not None
-        scale = 10.0 * self.space.unit_roundoff * math.sqrt(self.space.size_p)
-        return scale * self.space.norm(point.gradient)
-
     def start(self, reference: Point) -> None:
-        self._level = self._rounding_level(reference)
+        assert reference.gradient is not None
+        self._near = 100.0 * self._scale * self.space.norm(reference.gradient)
 
     def __call__(self, row: Any, point: Point) -> Any:
-        norm = row.gradient_norm
-        s = self.space.scalars
-        if not s.any(norm <= 1e4 * self._level) or point.gradient is None:
+        norm, s = row.gradient_norm, self.space.scalars
+        if not s.any(norm <= self._near) or point.gradient is None:
             return RUNNING
-        self._level = self._rounding_level(point)
-        landed = row.distance <= max(1e-8, 4.0 * self.space.unit_roundoff * self.space.size_p**0.5)
-        near = norm <= 1e4 * self._level
+        level = self._scale * self.space.norm(point.gradient)
+        self._near = s.maximum(self._near, 100.0 * level)
         better = norm < 0.99 * self._best_norm
+        self._best_norm = s.where(better, norm, self._best_norm)
         fun = row.feasible_fun
         if fun is not None:
-            unit = 4.0 * self.space.unit_roundoff
-            better = better | (fun < self._best_fun - unit * np.abs(fun))
-            self._best_fun = np.fmin(fun, self._best_fun)
-        self._best_norm = np.fmin(norm, self._best_norm)
-        self._idle = np.where(better, 0, self._idle + 1)
-        stuck = near & (self._idle >= self.patience)
-        return np.where(landed & ((norm <= self._level) | stuck), int(Status.AT_ROUNDING), RUNNING)
+            lower = fun < self._best_fun - 4.0 * self.space.unit_roundoff * abs(fun)
+            self._best_fun = s.where(lower, fun, self._best_fun)
+            better = better | lower
+        self._idle = s.where(better, 0, self._idle + 1)
+        stuck = (norm <= self._near) & (self._idle >= self.patience)
+        solved = (row.distance <= self._landed) & ((norm <= level) | stuck)
+        return np.where(solved, int(Status.AT_ROUNDING), RUNNING) if s.any(solved) else RUNNING

@@ -21,6 +21,8 @@ class Record(Protocol):
 
 
 def _check_metrics(metrics: Metrics) -> None:
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must be a dict of functions of x, got {metrics!r}")
     for name, function in metrics.items():
         if name in COLUMNS:
             raise ValueError(f"the metric {name!r} has the name of a column of every trace")

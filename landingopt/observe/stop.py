@@ -7,6 +7,7 @@ separable stack; RUNNING where the rule is not met or its quantity is not known 
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,12 @@ def _code(met: Any, status: Status) -> Any:
     if isinstance(met, (bool, np.bool_)):
         return int(status) if met else RUNNING
     return np.where(met, int(status), RUNNING)
+
+
+def _check_number(name: str, value: Any, finite: bool = True) -> None:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and value >= 0 and (math.isfinite(value) or not finite)):
+        raise ValueError(f"{name} must be a number >= 0, got {value!r}")
 
 
 class _Joinable:
@@ -63,8 +70,7 @@ class GradientNorm(_Joinable):
     def __post_init__(self) -> None:
         for name in ("atol", "rtol"):
             value = getattr(self, name)
-            if not 0.0 <= value < math.inf:
-                raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+            _check_number(name, value)
 
     def verdict(self, row: Any) -> Any:
         norm = row.gradient_norm
@@ -87,8 +93,7 @@ class Distance(_Joinable):
     limits = False
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.atol < math.inf:
-            raise ValueError(f"atol must be a number >= 0, got {self.atol!r}")
+        _check_number("atol", self.atol)
 
     def verdict(self, row: Any) -> Any:
         distance = row.distance
@@ -104,6 +109,10 @@ class Target(_Joinable):
 
     value: float
     limits = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, numbers.Real) or math.isnan(self.value):
+            raise ValueError(f"value must be a number, got {self.value!r}")
 
     def verdict(self, row: Any) -> Any:
         fun = row.feasible_fun
@@ -121,8 +130,9 @@ class MaxIterations(_Joinable):
     limits = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.iterations, bool) or not self.iterations >= 0:
-            raise ValueError(f"iterations must be an integer >= 0, got {self.iterations!r}")
+        k = self.iterations
+        if isinstance(k, bool) or not (isinstance(k, numbers.Real) and k >= 0 and k == k // 1):
+            raise ValueError(f"iterations must be an integer >= 0, got {k!r}")
 
     def verdict(self, row: Any) -> Any:
         return _code(row.iteration >= self.iterations, Status.MAX_ITERATIONS)
@@ -139,8 +149,7 @@ class MaxEpochs(_Joinable):
     limits = True
 
     def __post_init__(self) -> None:
-        if not self.epochs >= 0:
-            raise ValueError(f"epochs must be a number >= 0, got {self.epochs!r}")
+        _check_number("epochs", self.epochs, finite=False)
 
     def verdict(self, row: Any) -> Any:
         return _code(row.epoch >= self.epochs, Status.MAX_EPOCHS)
@@ -157,8 +166,7 @@ class Timeout(_Joinable):
     limits = True
 
     def __post_init__(self) -> None:
-        if not self.seconds >= 0:
-            raise ValueError(f"seconds must be a number >= 0, got {self.seconds!r}")
+        _check_number("seconds", self.seconds, finite=False)
 
     def verdict(self, row: Any) -> Any:
         return _code(row.wall >= self.seconds, Status.TIMEOUT)

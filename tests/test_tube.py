@@ -1,0 +1,230 @@
+"""The tube is never left: d <= eps (1 + 10 u p) under any gradient, step, lam and eps.
+
+Hypothesis draws the setting; the gradients are adversaries that see the iterate.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference as ref
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import landingopt as lo
+
+STEPS = 30
+
+
+# -- adversaries: (x, k, rng) -> gradient of norm about 1 -------------------------------------
+
+
+def outward(x, k, rng):
+    """A rotation in the plane of the two longest left singular vectors: Lambda^H Lambda pushes out."""
+    u, _, vh = np.linalg.svd(x, full_matrices=False)
+    if x.shape[1] == 1:
+        return rotated_out(x, k, rng)
+    return (np.outer(u[:, 0], u[:, 1].conj()) - np.outer(u[:, 1], u[:, 0].conj())) @ u @ vh
+
+
+def rotated_out(x, k, rng):
+    """Along the longest right singular vector, orthogonal to the columns of x where there is room."""
+    _, _, vh = np.linalg.svd(x, full_matrices=False)
+    w = ref.gaussian(rng, x.shape[0], x.dtype)
+    w = w - ref.polar(x) @ (ref.H(ref.polar(x)) @ w)
+    return np.outer(w, vh[0]) if np.linalg.norm(w) > 1e-6 else outward_or_random(x, k, rng)
+
+
+def outward_or_random(x, k, rng):
+    return outward(x, k, rng) if x.shape[1] > 1 else ref.gaussian(rng, x.shape, x.dtype)
+
+
+def rank_one(x, k, rng):
+    return np.outer(ref.gaussian(rng, x.shape[0], x.dtype), ref.gaussian(rng, x.shape[1], x.dtype))
+
+
+def random(x, k, rng):
+    return ref.gaussian(rng, x.shape, x.dtype)
+
+
+def alternating(x, k, rng):
+    return (-1) ** k * (outward(x, k, rng) + 0.1 * random(x, k, rng))
+
+
+def nothing(x, k, rng):
+    return np.zeros_like(x)
+
+
+ADVERSARIES = {f.__name__: f for f in (outward, rotated_out, rank_one, random, alternating, nothing)}
+
+
+def decades(low, high):
+    return st.floats(low, high).map(lambda exponent: 10.0**exponent)
+
+
+setting = st.fixed_dictionaries(
+    {
+        "shape": st.sampled_from([(1, 1), (2, 2), (5, 5), (6, 3), (4, 1), (3, 6), (3, 4, 4), (2, 5, 3)]),
+        "dtype": st.sampled_from(["float64", "float32", "complex128"]),
+        "adversary": st.sampled_from(sorted(ADVERSARIES)),
+        "scale": decades(-12, 12),
+        "step": decades(-6, 12),
+        "lam": decades(-2, 2),
+        "eps": st.floats(0.05, 0.95),
+        "start": st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.0, 1.0)),
+        "seed": st.integers(0, 2**32 - 1),
+    }
+)
+
+
+def start_of(rng, case):
+    """A point with d = start * eps, a hair inside so that rounding to the dtype does not leave."""
+    unit = np.finfo(case["dtype"]).eps
+    d = case["start"] * max(case["eps"] - 4 * unit * min(case["shape"][-2:]), 0.0)
+    return ref.in_tube(rng, case["shape"], d, case["dtype"])
+
+
+def gradient_of(case):
+    adversary, rng = ADVERSARIES[case["adversary"]], np.random.default_rng(case["seed"])
+    scale = np.asarray(case["scale"], case["dtype"]).real
+    calls = [0]
+
+    def tall(x):
+        turned = x.shape[0] < x.shape[1]
+        g = adversary(ref.H(x) if turned else x, calls[0], rng)
+        return ref.H(g) if turned else g
+
+    def grad(x):
+        calls[0] += 1
+        g = tall(x) if x.ndim == 2 else np.stack([tall(a) for a in x])
+        return (scale * g).astype(x.dtype)
+
+    return grad
+
+
+def distances(case):
+    """d of every iterate (the largest of a stack), measured in extended precision."""
+    rng = np.random.default_rng(case["seed"])
+    found = []
+    lo.minimize(
+        lo.Objective(grad=gradient_of(case), shape=case["shape"]),
+        start_of(rng, case),
+        lo.landing(step=case["step"], lam=case["lam"], eps=case["eps"]),
+        stop=lo.MaxIterations(STEPS),
+        record=lo.Every(1),
+        callback=lambda row: found.append(
+            max(ref.distance(x) for x in row.x.reshape(-1, *row.x.shape[-2:]))
+        ),
+    )
+    return found
+
+
+def limit(case):
+    unit = float(np.finfo(case["dtype"]).eps)
+    return case["eps"] + 10 * unit * min(case["shape"][-2:])
+
+
+@settings(max_examples=400)
+@given(setting)
+def test_the_tube_is_never_left(case):
+    found = distances(case)
+    assert found
+    assert max(found) <= limit(case)
+
+
+CORNERS = {
+    "dtype": "float64", "adversary": "outward", "scale": 1e12, "step": 1e12, "eps": 0.95, "start": 1.0,
+    "seed": 0, "lam": 1e-2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (6, 3), (3, 6), (3, 4, 4), (2, 5, 3)])
+@pytest.mark.parametrize("lam", [1e-2, 1.0, 1e2])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_corners_of_the_settings(shape, lam, scale, dtype):
+    for adversary in ADVERSARIES:
+        for eps in (0.05, 0.95):
+            case = CORNERS | {
+                "shape": shape, "lam": lam, "scale": scale, "dtype": dtype, "adversary": adversary,
+                "eps": eps,
+            }  # fmt: skip
+            assert max(distances(case)) <= limit(case)
+
+
+def test_without_the_cap_the_tube_is_left():
+    """Negative control: the naive formula without 1/(2 lam) leaves, with it never does."""
+    rng = np.random.default_rng(0)
+    left = {True: 0, False: 0}
+    for _ in range(300):
+        shape = [(3, 3), (5, 5), (6, 3)][rng.integers(3)]
+        lam, eps = 10.0 ** rng.uniform(-1, 1), rng.uniform(0.05, 0.95)
+        x0 = ref.in_tube(rng, shape, rng.uniform() * eps)
+        g = 10.0 ** rng.uniform(-2, 1) * ref.gaussian(rng, shape)
+        for cap in left:
+            with np.errstate(all="ignore"):
+                xs, *_ = ref.landing(lambda x, g=g: g, x0, 1e12, lam, eps, 1, cap=cap)
+            left[cap] += not ref.distance(xs[1]) <= eps * (1 + 1e-13)
+    assert left[True] == 0
+    assert left[False] >= 20
+
+
+def test_without_attraction_the_tube_is_kept_too(rng):
+    """lam = 0: only the room eps - d is spent; the steps go to zero, the tube stays."""
+    x0 = ref.in_tube(rng, (6, 3), 0.1)
+    found = []
+    lo.minimize(
+        lo.Objective(grad=lambda x: random(x, 0, rng), shape=(6, 3)),
+        x0,
+        lo.landing(step=1e6, lam=0.0, eps=0.3),
+        stop=lo.MaxIterations(50),
+        record=lo.Every(1),
+        callback=lambda row: found.append(ref.distance(row.x)),
+    )
+    assert max(found) <= 0.3 * (1 + 1e-14)
+    assert found[-1] == pytest.approx(0.3, rel=1e-6)
+
+
+def test_a_start_outside_the_tube_is_refused(rng):
+    problem = lo.Objective(grad=lambda x: x, shape=(6, 3))
+    with pytest.raises(ValueError, match="outside the tube"):
+        lo.minimize(problem, ref.in_tube(rng, (6, 3), 0.51), lo.landing(step=0.1, eps=0.5))
+    lo.minimize(
+        problem,
+        ref.in_tube(rng, (6, 3), 0.5),
+        lo.landing(step=0.1, eps=0.5),
+        stop=lo.MaxIterations(3),
+    )
+
+
+@settings(max_examples=60)
+@given(setting, st.sampled_from([(5, 5), (6, 3), (3, 4, 4), (2, 5, 3)]), st.booleans())
+@example(CORNERS | {"shape": (6, 3), "scale": 1e3}, (6, 3), True)
+def test_a_normal_gradient_of_any_size(case, shape, pure):
+    """G = X M with M Hermitian has R = 0 exactly: what is left of a huge G is its rounding.
+
+    For square X the left form is skew by construction, and no rounding reaches the distance. For
+    tall X it does, as u ||G|| / lam at the most, and the tube is kept up to that.
+    """
+    rng = np.random.default_rng(case["seed"])
+    m = ref.sym(ref.gaussian(rng, (shape[-1], shape[-1]), case["dtype"]))
+    noise = 0.0 if pure else 1e-6
+
+    def grad(x):
+        g = x @ m + noise * ref.gaussian(rng, x.shape, x.dtype)
+        return (np.asarray(case["scale"], case["dtype"]).real * g).astype(x.dtype)
+
+    case = case | {"shape": shape}
+    found = []
+    lo.minimize(
+        lo.Objective(grad=grad, shape=shape),
+        start_of(rng, case),
+        lo.landing(step=case["step"], lam=case["lam"], eps=case["eps"]),
+        stop=lo.MaxIterations(STEPS),
+        record=lo.Every(1),
+        callback=lambda row: found.append(
+            max(ref.distance(x) for x in row.x.reshape(-1, *row.x.shape[-2:]))
+        ),
+        on_failure="return",
+    )
+    assert max(found) <= limit(case)
