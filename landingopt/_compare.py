@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 import math
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from landingopt import _minimize, _xp, stiefel
+from landingopt import _inputs, _xp, stiefel
+from landingopt._minimize import minimize
 from landingopt.objectives import Problem, Variable
 from landingopt.observe.measure import Measure
 from landingopt.observe.record import Metrics, Record
@@ -26,9 +26,9 @@ from landingopt.point import Point
 from landingopt.result import Result
 from landingopt.space import Space
 from landingopt.status import Status
+from landingopt.table import comparison_table, shortened
 
 _WARM_UP = MaxIterations(3)
-_WIDTH = 120  # of the printed table
 
 
 def compare(
@@ -113,11 +113,11 @@ def compare(
             "same point; compare in each component, or use lo.minimize(component='both')"
         )
     named = _named_methods(methods)
-    problem = _minimize._as_problem(problem, x0)
+    problem = _inputs.as_problem(problem, x0)
     generator = np.random.default_rng(rng)
-    x0 = _minimize._start(problem, x0, generator)
+    x0 = _inputs.start(problem, x0, generator)
     if component is not None:
-        x0 = _minimize._in_component(x0, component)
+        x0 = _inputs.in_component(x0, component)
     space, first_gradient_norm = _at_the_start(problem, x0)
     rules = _rules(stop, named)
     accuracy = max(1e-6, 100.0 * space.unit_roundoff) if accuracy is None else accuracy
@@ -126,7 +126,7 @@ def compare(
 
     runs, errors = _run_all(
         named, seeds, progress,
-        lambda name, seed, warm_up: _minimize.minimize(
+        lambda name, seed, warm_up: minimize(
             problem, x0, named[name],
             stop=_WARM_UP if warm_up else rules.get(name),
             tol=None if warm_up or name in rules else tol,
@@ -361,31 +361,7 @@ class Comparison:
 
     def table(self) -> str:
         """The comparison as aligned plain text; both times are medians over the repeats, in ms."""
-        metrics = self._metrics
-        header, rows = _header(self.accuracy, metrics), self.rows()
-        cells = [_cells(row, metrics) for row in rows]
-        widths = [max(map(len, column)) for column in zip(header, *cells)]
-        # Names give way to the numbers where a line would not fit the terminal.
-        room = max(_WIDTH - sum(widths[1:]) - 2 * len(widths[1:]), 16)
-        widths[0] = min(widths[0], room)
-        for texts in cells:
-            texts[0] = _short_name(texts[0], room)
-        # A method without a result has its error in place of the numbers.
-        for i, row in enumerate(rows):
-            if row["method"] not in self.results:
-                cells[i] = [cells[i][0]]
-        lines = [_aligned(header, widths)]
-        lines.append("-" * len(lines[0]))
-        for row, texts in zip(rows, cells, strict=True):
-            line = _aligned(texts, widths)
-            if len(texts) == 1:
-                line = _shortened(
-                    f"{line}  {self.errors[row['method']]}", max(len(lines[0]), _WIDTH)
-                )
-            lines.append(line)
-        late = [name for name in self.errors if name in self.results]
-        lines += [_shortened(f"{name}: {self.errors[name]}", _WIDTH) for name in late]
-        return "\n".join(lines)
+        return comparison_table(self.rows(), self.errors, self.accuracy, self._metrics)
 
     def __repr__(self) -> str:
         return f"Comparison({problem_name(self.problem)}, methods={list(self.methods)})"
@@ -453,7 +429,7 @@ def problem_name(problem: Any) -> str:
     text = " ".join(repr(problem).split())
     if " object at 0x" in text:
         text = f"{type(problem).__name__}(shape={problem.shape})"
-    return _shortened(text, 100)
+    return shortened(text, 100)
 
 
 # -- the runs ---------------------------------------------------------------------------------
@@ -504,7 +480,7 @@ def _at_the_start(problem: Problem, x0: Variable) -> tuple[Space, Any]:
     space = Space(problem.shape, problem.constraint, x0)
     oracle = Oracle(problem, space)
     if space.array and space.blocks[0].batch:
-        _minimize._look_at_stack(oracle, x0)
+        _inputs.look_at_stack(oracle, x0)
     measure, point = Measure(oracle), Point(space, [])
     point.place(space.to_blocks(x0))
     if np.max(measure.distance(point)) > 1e-8:
@@ -565,7 +541,7 @@ def _named_methods(methods: Any) -> dict[str, Any]:
         )
     if not named:
         raise ValueError("methods is empty; give at least one, such as lo.landing()")
-    return {name: _minimize._checked_method(method) for name, method in named.items()}
+    return {name: _inputs.checked_method(method) for name, method in named.items()}
 
 
 def _rules(stop: Any, named: dict[str, Any]) -> dict[str, Any]:
@@ -581,7 +557,7 @@ def _rules(stop: Any, named: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_metrics(record: Any, metrics: Metrics | None, space: Space) -> Any:
-    record = _minimize._checked_record(record, space)
+    record = _inputs.checked_record(record, space)
     if metrics is None:
         return record
     if not isinstance(metrics, Mapping):
@@ -592,7 +568,7 @@ def _with_metrics(record: Any, metrics: Metrics | None, space: Space) -> Any:
     return dataclasses.replace(record, metrics=joined)
 
 
-# -- numbers and text -------------------------------------------------------------------------
+# -- numbers -------------------------------------------------------------------------
 
 _NUMBERS = (
     "seconds", "seconds_min", "seconds_max", "ratio", "seconds_to_accuracy", "ratio_to_accuracy",
@@ -628,75 +604,3 @@ def _status(status: Any) -> str:
     if np.all(codes == codes[0]):
         return Status(int(codes[0])).name
     return f"{sum(Status(int(code)).success for code in codes)} of {codes.size} solved"
-
-
-def _header(accuracy: float, metrics: list[str]) -> list[str]:
-    return [
-        "method", "status", "time [ms]", "ratio", f"to {_power(accuracy)}", "ratio", "iter",
-        "f", "grad", "hess", "f - f*", "rel |grad|", "distance", *metrics,
-    ]  # fmt: skip
-
-
-def _cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
-    return [
-        row["method"],
-        row["status"],
-        _milliseconds(row["seconds"]),
-        _ratio(row["ratio"]),
-        _milliseconds(row["seconds_to_accuracy"]),
-        _ratio(row["ratio_to_accuracy"]),
-        *(_count(row[name]) for name in ("nit", "nfev", "njev", "nhev")),
-        _small(row["gap"]),
-        _small(row["relative_gradient_norm"]),
-        _small(row["distance"]),
-        *(_metric(row.get(name)) for name in metrics),
-    ]
-
-
-def _aligned(cells: list[str], widths: list[int]) -> str:
-    """Names and statuses to the left, numbers to the right."""
-    padded = [
-        cell.ljust(width) if i < 2 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths))
-    ]
-    return "  ".join(padded).rstrip()
-
-
-def _power(value: float) -> str:
-    """1e-6 rather than 1e-06."""
-    return re.sub(r"e([-+])0+", r"e\1", f"{value:.1e}".replace(".0e", "e"))
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
-
-
-def _short_name(name: str, width: int) -> str:
-    """Long names lose their middle: it is the end that tells ``landing, step 0.1`` from 0.2."""
-    end = (width - 3) // 2
-    return name if len(name) <= width else f"{name[: width - 3 - end]}...{name[-end:]}"
-
-
-def _milliseconds(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "-"
-    value = 1e3 * seconds
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _ratio(value: float) -> str:
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:.0f}x" if value >= 99.5 else f"{value:.1f}x"
-
-
-def _count(value: float) -> str:
-    return f"{int(value)}" if math.isfinite(value) else "-"
-
-
-def _small(value: float) -> str:
-    return f"{value:.1e}" if math.isfinite(value) else "-"
-
-
-def _metric(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else "-"

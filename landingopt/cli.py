@@ -20,7 +20,7 @@ import numpy as np
 import typer
 
 import landingopt as lo
-from landingopt import _minimize, _xp
+from landingopt import _inputs, _xp
 from landingopt._compare import Comparison, compare, problem_name
 from landingopt.problems import Procrustes
 from landingopt.result import Result
@@ -472,7 +472,7 @@ def _problem(target: str) -> Any:
     if inspect.isroutine(found):
         found = _called(found, path, name)
     try:
-        return _minimize._as_problem(found, None)
+        return _inputs.as_problem(found, None)
     except TypeError as error:
         raise UserError(f"{path}:{name} is no problem: {_first_line(error)}") from None
 

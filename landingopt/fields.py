@@ -146,7 +146,7 @@ class Form:
     """A field on one block, at one point.
 
     ``distance`` is ||X^H X - I||_F (None where no Gram matrix was formed), ``norm_bound()`` a free
-    upper bound on ||F||_F, ``norm()`` the norm, ``array()`` F itself, and
+    upper bound on ||F||_F, ``noise()`` its rounding, ``norm()`` the norm, ``array()`` F itself, and
     ``moved(eta, out)`` gives X - eta F. Numbers live where the data lives.
     """
 
@@ -164,6 +164,10 @@ class Form:
 
     def norm_bound(self) -> Any:
         return self.norm()
+
+    def noise(self) -> Any:
+        """About what rounding adds to F off the tangent space."""
+        return 0.0
 
     def moved(self, eta: Any, out: Array) -> Array:
         raise NotImplementedError
@@ -242,6 +246,13 @@ class RightForm(_Assembled):
         self._array = kernels.matmul(x, b, out=self._array)
         tangent = gradient if a is None else kernels.matmul(gradient, a, out=self._work)
         self._array = kernels.add(tangent, self._array, out=self._array)
+
+    def noise(self) -> Any:
+        """G S and X C cancel where G is normal to the manifold, as at an optimum; u ||C|| is left.
+
+        A left form needs no such care: its K is skew to the last digit.
+        """
+        return self.kernels.norm(self._cross) * (8.0 * self.kernels.unit_roundoff)
 
 
 class LeftForm(Form):

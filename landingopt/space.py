@@ -136,7 +136,9 @@ class Space:
         """Per-block numbers [quantity][block], read back at once and summed over the blocks."""
         flat = [value for quantity in values for value in quantity]
         count = len(self.blocks)
-        if count == 1 or (all(not block.batch for block in self.blocks) and not self.matrix_kernels):
+        if count == 1 or (
+            all(not block.batch for block in self.blocks) and not self.matrix_kernels
+        ):
             host = self.blocks[0].kernels.host(*flat)
         else:
             host = tuple(

@@ -250,15 +250,18 @@ class SafeguardedRun:
         wanted = self.rule.size(k, point)
         if form.distance is None:
             return wanted  # an unconstrained block
+        d, noise = form.distance, form.noise()
         if not self.exact_only:
-            bound = safe_step(form.distance, form.norm_bound(), self.lam, self.eps, self.scalars)
+            bound = safe_step(d, form.norm_bound(), self.lam, self.eps, self.scalars, noise)
             if self.scalars.all(bound >= wanted):
                 return wanted
-        exact = safe_step(form.distance, form.norm(), self.lam, self.eps, self.scalars)
+        exact = safe_step(d, form.norm(), self.lam, self.eps, self.scalars, noise)
         return self.scalars.minimum(wanted, exact)
 
 
-def safe_step(distance: Any, norm: Any, lam: float, eps: float, scalars: Any) -> Any:
+def safe_step(
+    distance: Any, norm: Any, lam: float, eps: float, scalars: Any, noise: Any = 0.0
+) -> Any:
     """The longest step that the bound of [AVGA24] allows; formed without g^2, which overflows.
 
     Parameters
@@ -267,10 +270,12 @@ def safe_step(distance: Any, norm: Any, lam: float, eps: float, scalars: Any) ->
         d and g = ||Lambda||_F (or an upper bound on it: the step is then shorter).
     lam, eps : float
     scalars : functions of numbers, ``landingopt._xp.FLOATS`` for floats.
+    noise : float or array
+        Rounding in Lambda that is not tangent: it moves the distance to first order.
     """
     d = scalars.maximum(distance, 0.0)
     norm = scalars.maximum(norm, 1e-30)  # any step is safe where the field vanishes
     room = scalars.maximum(eps - d, 0.0)  # rounding may put d a little above eps
-    t = lam * d * (1.0 - d) / norm
+    t = (lam * d * (1.0 - d) - scalars.minimum(noise, 2.0 * norm)) / norm
     root = (t + scalars.sqrt(t * t + room)) / norm
     return scalars.minimum(root, 1.0 / (2.0 * lam)) if lam > 0 else root

@@ -254,11 +254,11 @@ def test_values_that_are_no_objective(library, call):
         evaluate(lambda x: xp.sum(x, 0), x)
     with pytest.raises(ValueError, match=r"shape \(5, 3\)"):
         evaluate(lambda x: x, x)
-    with pytest.raises(TypeError, match="real value, got complex128"):
+    with pytest.raises(TypeError, match="got complex128"):
         evaluate(lambda x: xp.sum(x * x), data(3, dtype="complex128"))
     with pytest.raises(TypeError, match="returned None"):
         evaluate(lambda x: None, x)
-    with pytest.raises(TypeError, match="floating-point value, got int"):
+    with pytest.raises(TypeError, match="got int"):
         evaluate(lambda x: xp.argmax(x), x)
 
 

@@ -271,9 +271,7 @@ def test_any_real_number_is_a_value(value):
 
 @pytest.mark.parametrize("shape", [(2,), (3, 1), (1,), (3, 6, 4)])
 def test_values_of_a_stack_have_its_shape(shape):
-    problem = lo.Objective(
-        lambda x: np.ones(shape), lambda x: x, shape=(3, 6, 4)
-    )
+    problem = lo.Objective(lambda x: np.ones(shape), lambda x: x, shape=(3, 6, 4))
     with refused(str(shape), "() or (3,)", "each matrix", kind=ValueError):
         lo.minimize(problem, polar(gaussian(0, (3, 6, 4))))
 
@@ -286,9 +284,7 @@ def test_a_stack_may_not_change_its_mind():
         values = 0.5 * np.sum(x**2 * np.arange(1.0, 7.0)[:, None], axis=(-2, -1))
         return values if len(calls) < 4 else np.sum(values)
 
-    problem = lo.Objective(
-        changing, lambda x: x * np.arange(1.0, 7.0)[:, None], shape=(3, 6, 4)
-    )
+    problem = lo.Objective(changing, lambda x: x * np.arange(1.0, 7.0)[:, None], shape=(3, 6, 4))
     with refused("fun returned", "()", "(3,)", kind=ValueError):
         lo.minimize(problem, polar(gaussian(0, (3, 6, 4))))
 
@@ -335,7 +331,9 @@ def test_a_start_with_other_blocks(x0, told):
 
 @pytest.mark.parametrize("x0", [START, (START,), {"w": START, "b": START}])
 def test_a_start_for_a_tuple_with_other_blocks(x0):
-    problem = lo.Objective(fun, grad, shape=((6, 4), (3,)), constraint=(lo.Stiefel(), lo.Euclidean()))
+    problem = lo.Objective(
+        fun, grad, shape=((6, 4), (3,)), constraint=(lo.Stiefel(), lo.Euclidean())
+    )
     with refused("x0 must be a tuple of 2 blocks", kind=TypeError):
         lo.minimize(problem, x0)
 

@@ -86,9 +86,7 @@ def test_a_run_that_broke_between_checkpoints():
     """Rows every 10 steps: found at the next row, by when x itself is NaN."""
     grad = breaks_at(lambda x: x - TARGET, 3, math.nan)
     record = lo.Every(10)
-    result = lo.minimize(
-        distance_to(grad=grad), START, FIXED, record=record, on_failure="return"
-    )
+    result = lo.minimize(distance_to(grad=grad), START, FIXED, record=record, on_failure="return")
     assert result.status is Status.NONFINITE
     assert result.nit == 10
     assert np.isnan(result.x).all()

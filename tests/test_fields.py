@@ -115,7 +115,7 @@ def one_step_defect(x, form, eta, lam):
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("shape", [(6, 6), (9, 4), (5, 1)])
-@pytest.mark.parametrize("eta, lam", [(0.3, 0.7), (1.0, 2.0), (1e-2, 40.0)])
+@pytest.mark.parametrize(("eta", "lam"), [(0.3, 0.7), (1.0, 2.0), (1e-2, 40.0)])
 def test_one_step_identity(rng, shape, dtype, eta, lam):
     """Delta_+ = (1 - 2 eta lam) Delta - 2 eta lam Delta^2 + eta^2 Lambda^H Lambda, exactly."""
     x, g = data(rng, shape, dtype)
@@ -140,9 +140,7 @@ def test_the_euclidean_tangent(arrays, rng, shape, dtype):
     x, g = data(rng, shape, dtype)
     form = form_at(Field(Euclidean(), None), arrays.to(x), arrays.to(g))
     expected = naive(lambda a, b: b - a @ ref.sym(ref.H(a) @ b), x, g)
-    np.testing.assert_allclose(
-        arrays.host(form.array()), expected, atol=60 * np.finfo(dtype).eps
-    )
+    np.testing.assert_allclose(arrays.host(form.array()), expected, atol=60 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (6, 6), (4, 9)])

@@ -268,9 +268,7 @@ def test_a_constant_in_f_does_not_matter(optimum, seed):
     base = lo.problems.Procrustes.random(15, rng=seed)
     x0 = lo.stiefel.random(15, rng=seed)
     best, least = base.optimum(component=lo.stiefel.component(x0))
-    problem = lo.Objective(
-        lambda x: base.fun(x) - least + optimum, base.grad, shape=(15, 15)
-    )
+    problem = lo.Objective(lambda x: base.fun(x) - least + optimum, base.grad, shape=(15, 15))
     result = lo.minimize(problem, x0, tol=1e-10)
     assert result.status is lo.Status.CONVERGED, result.message
     x = result.feasible_x

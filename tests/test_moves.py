@@ -63,8 +63,8 @@ def test_newton_schulz_returns_to_the_manifold(rng, shape, dtype, length, tol):
     form = form_at(PSI, x, g)
     eta = length / form.norm()
     k = form.kernels
-    moved = moves.NewtonSchulz(tol).start(form.block).apply(
-        form, eta, k.empty(form.block.inner_shape)
+    moved = (
+        moves.NewtonSchulz(tol).start(form.block).apply(form, eta, k.empty(form.block.inner_shape))
     )
     unit = float(np.finfo(dtype).eps)
     assert moved.ok
@@ -90,8 +90,10 @@ def test_newton_schulz_in_every_library(arrays, rng, dtype):
     for shape in [(6, 6), (9, 4), (4, 9), (3, 6, 4)]:
         x, g = ref.orthonormal(rng, shape, dtype), ref.gaussian(rng, shape, dtype)
         form = form_at(PSI, arrays.to(x), arrays.to(g))
-        moved = moves.NewtonSchulz().start(form.block).apply(
-            form, 0.2, form.kernels.empty(form.block.inner_shape)
+        moved = (
+            moves.NewtonSchulz()
+            .start(form.block)
+            .apply(form, 0.2, form.kernels.empty(form.block.inner_shape))
         )
         assert np.all(moved.ok)
         got = arrays.host(moved.x)
@@ -191,7 +193,9 @@ def test_one_failing_matrix_leaves_the_others_right(arrays, rng, bad):
     k = kernels(given, (5,))
     run = NewtonSchulzRun(k, (5, 6, 4))
     with np.errstate(all="ignore"):  # the search's own
-        x, distance, _, ok = run(given if k.empty((1,)) is None else y.copy(), k.empty(y.shape), 1e-2)
+        x, distance, _, ok = run(
+            given if k.empty((1,)) is None else y.copy(), k.empty(y.shape), 1e-2
+        )
     np.testing.assert_array_equal(ok, [True, True, True, False, True])
     x = arrays.host(x)
     for i in (0, 1, 2, 4):
@@ -201,7 +205,7 @@ def test_one_failing_matrix_leaves_the_others_right(arrays, rng, bad):
 
 def test_refusals():
     for tol in (0.0, 0.9, 1.0, -1e-3, np.nan):
-        with pytest.raises(ValueError, match="tol must lie strictly between 0 and 0.9"):
+        with pytest.raises(ValueError, match="tol must lie strictly between 0 and"):
             moves.NewtonSchulz(tol=tol)
     with pytest.raises(ValueError, match="max_passes must be at least 1"):
         moves.NewtonSchulz(max_passes=0)

@@ -77,6 +77,17 @@ def test_guards():
     assert 0.0 < safe(0.3, 1e300, 1.0, 0.5, FLOATS) < 1e-299
 
 
+def test_rounding_off_the_tangent_space_shortens_the_step():
+    """It moves d to first order: as much as the normal term gains, and no step is left at eps."""
+    safe = steps.safe_step
+    gain = 2.0 * 0.4 * 0.6
+    assert safe(0.4, 30.0, 2.0, 0.5, FLOATS, 0.0) > safe(0.4, 30.0, 2.0, 0.5, FLOATS, 0.1 * gain)
+    shorter = safe(0.4, 30.0, 2.0, 0.5, FLOATS, gain)
+    assert shorter == pytest.approx(math.sqrt(0.1) / 30.0, rel=1e-14)
+    assert safe(0.5, 30.0, 2.0, 0.5, FLOATS, 0.5) == 0.0
+    assert safe(0.3, 1e-9, 2.0, 0.5, FLOATS, 1e3) > 0.0
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_safe_step_of_a_stack(arrays, dtype):
     """One number for each matrix, in the stack's precision, the extremes beside each other."""

@@ -96,7 +96,9 @@ def test_polar_in_single_precision(rng, dtype, scale):
 @pytest.mark.parametrize("shape", [(5, 5), (20, 20), (60, 20), (20, 60)])
 def test_polar_refuses_a_rank_deficient_matrix(rng, shape, dtype, method):
     n, p = shape
-    low = ref.gaussian(rng, (n, min(n, p) - 1), dtype) @ ref.gaussian(rng, (min(n, p) - 1, p), dtype)
+    low = ref.gaussian(rng, (n, min(n, p) - 1), dtype) @ ref.gaussian(
+        rng, (min(n, p) - 1, p), dtype
+    )
     with pytest.raises(ValueError, match="full rank"):
         stiefel.polar(low, method)
     with pytest.raises(ValueError, match="full rank"):
@@ -141,7 +143,7 @@ def test_polar_leaves_its_input_alone(rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n, p, stack", [(6, 6, ()), (7, 3, ()), (3, 7, ()), (5, 2, (2, 3))])
+@pytest.mark.parametrize(("n", "p", "stack"), [(6, 6, ()), (7, 3, ()), (3, 7, ()), (5, 2, (2, 3))])
 def test_random_is_orthonormal_and_the_same_in_every_library(arrays, n, p, stack, dtype):
     like = arrays.to(np.zeros((), dtype))
     got = stiefel.random(n, p, stack=stack, rng=7, like=like)

@@ -1,5 +1,6 @@
-"""The tube is never left: d <= eps (1 + 10 u p) under any gradient, step, lam and eps.
+"""The tube is never left: d <= eps + 10 u p under any gradient, step, lam and eps.
 
+Rounding the entries of x to the dtype alone moves d by u sqrt(p), whatever eps is.
 Hypothesis draws the setting; the gradients are adversaries that see the iterate.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference as ref
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import landingopt as lo
@@ -55,7 +56,9 @@ def nothing(x, k, rng):
     return np.zeros_like(x)
 
 
-ADVERSARIES = {f.__name__: f for f in (outward, rotated_out, rank_one, random, alternating, nothing)}
+ADVERSARIES = {
+    f.__name__: f for f in (outward, rotated_out, rank_one, random, alternating, nothing)
+}
 
 
 def decades(low, high):
@@ -64,7 +67,9 @@ def decades(low, high):
 
 setting = st.fixed_dictionaries(
     {
-        "shape": st.sampled_from([(1, 1), (2, 2), (5, 5), (6, 3), (4, 1), (3, 6), (3, 4, 4), (2, 5, 3)]),
+        "shape": st.sampled_from(
+            [(1, 1), (2, 2), (5, 5), (6, 3), (4, 1), (3, 6), (3, 4, 4), (2, 5, 3)]
+        ),
         "dtype": st.sampled_from(["float64", "float32", "complex128"]),
         "adversary": st.sampled_from(sorted(ADVERSARIES)),
         "scale": decades(-12, 12),
@@ -197,34 +202,31 @@ def test_a_start_outside_the_tube_is_refused(rng):
     )
 
 
-@settings(max_examples=60)
-@given(setting, st.sampled_from([(5, 5), (6, 3), (3, 4, 4), (2, 5, 3)]), st.booleans())
-@example(CORNERS | {"shape": (6, 3), "scale": 1e3}, (6, 3), True)
-def test_a_normal_gradient_of_any_size(case, shape, pure):
-    """G = X M with M Hermitian has R = 0 exactly: what is left of a huge G is its rounding.
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(5, 5), (6, 3), (40, 20), (2, 6, 3)])
+@pytest.mark.parametrize("scale", [1e3, 1e6, 1e9, 1e12])
+def test_a_normal_gradient_of_any_size(shape, scale, dtype):
+    """G = X M with M Hermitian has R = 0, as at an optimum: what is left is the rounding of G.
 
-    For square X the left form is skew by construction, and no rounding reaches the distance. For
-    tall X it does, as u ||G|| / lam at the most, and the tube is kept up to that.
+    In the left form it is skew, and does not reach the distance. In the right form it does, to first
+    order; a step that takes it for a tangent field leaves a float32 tube by more than eps.
     """
-    rng = np.random.default_rng(case["seed"])
-    m = ref.sym(ref.gaussian(rng, (shape[-1], shape[-1]), case["dtype"]))
-    noise = 0.0 if pure else 1e-6
-
-    def grad(x):
-        g = x @ m + noise * ref.gaussian(rng, x.shape, x.dtype)
-        return (np.asarray(case["scale"], case["dtype"]).real * g).astype(x.dtype)
-
-    case = case | {"shape": shape}
-    found = []
-    lo.minimize(
-        lo.Objective(grad=grad, shape=shape),
-        start_of(rng, case),
-        lo.landing(step=case["step"], lam=case["lam"], eps=case["eps"]),
-        stop=lo.MaxIterations(STEPS),
-        record=lo.Every(1),
-        callback=lambda row: found.append(
-            max(ref.distance(x) for x in row.x.reshape(-1, *row.x.shape[-2:]))
-        ),
-        on_failure="return",
-    )
-    assert max(found) <= limit(case)
+    for seed, lam in enumerate([0.01, 1.0, 100.0] * 2):
+        rng = np.random.default_rng(seed)
+        m = ref.sym(ref.gaussian(rng, (shape[-1], shape[-1]), dtype)) * scale
+        case = CORNERS | {"shape": shape, "dtype": dtype}
+        for eps in (0.05, 0.95):
+            for start in (0.0, 0.5, 1.0):
+                case |= {"eps": eps, "start": start}
+                found = []
+                lo.minimize(
+                    lo.Objective(grad=lambda x, m=m: (x @ m).astype(x.dtype), shape=shape),
+                    start_of(rng, case),
+                    lo.landing(step=1e12, lam=lam, eps=eps),
+                    stop=lo.MaxIterations(10),
+                    record=lo.Every(1),
+                    callback=lambda row, found=found: found.append(
+                        max(ref.distance(x) for x in row.x.reshape(-1, *row.x.shape[-2:]))
+                    ),
+                )
+                assert max(found) <= limit(case)

@@ -258,7 +258,7 @@ class Observer:
         """Record the row, run the callback and the bar; True when the callback stops the run."""
         values = {name: getattr(row, name) for name in COLUMNS}
         for name, metric in self.record.metrics.items():
-            values[name] = metric(row.x)
+            values[name] = _on_host(metric(row.x))
         self.trace.append(values)
         self.last = values
         if self._bar is not None:
@@ -286,6 +286,14 @@ class Observer:
 
 def _settled(code: Any) -> bool:
     return code != RUNNING if isinstance(code, int) else bool(np.all(code != RUNNING))
+
+
+def _on_host(value: Any) -> Any:
+    """A metric's value as Python's or NumPy's, whatever library it comes from."""
+    if not hasattr(value, "dtype"):
+        return value
+    host = np.asarray(value) if isinstance(value, np.generic) else _xp.to_host(value)
+    return host.item() if host.ndim == 0 else host
 
 
 # What grows while the iterate stays.

@@ -204,7 +204,7 @@ class Any_(_Joinable):
 
 @dataclass(frozen=True)
 class All_(_Joinable):
-    """Met where both are; made by ``a & b``."""
+    """Met where both are; made by ``a & b``. CONVERGED where one of them says so."""
 
     first: Any
     second: Any
@@ -219,9 +219,9 @@ class All_(_Joinable):
             return RUNNING
         second = self.second.verdict(row)
         if isinstance(first, int) and isinstance(second, int):
-            return first if second != RUNNING else RUNNING
+            return min(first, second) if second != RUNNING else RUNNING
         met = (np.asarray(first) != RUNNING) & (np.asarray(second) != RUNNING)
-        return np.where(met, first, RUNNING)
+        return np.where(met, np.minimum(first, second), RUNNING)
 
     def limit(self) -> float:
         return max(self.first.limit(), self.second.limit())
