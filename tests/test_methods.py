@@ -85,7 +85,7 @@ def test_the_papers_defaults():
 def test_the_parameter_free_landing_has_no_lam():
     assert lo.landing().lam == 0.0
     assert lo.landing().name == "landing"
-    assert lo.landing(step=0.1).name == "landing (fixed step)"
+    assert lo.landing(step=0.1).name == "landing(step=0.1, lam=1)"
 
 
 def naive_landing(x, grad, step, lam, iterations, eps=0.5):

@@ -197,6 +197,8 @@ def test_one_failing_matrix_leaves_the_others_right(arrays, rng, bad):
             given if k.empty((1,)) is None else y.copy(), k.empty(y.shape), 1e-2
         )
     np.testing.assert_array_equal(ok, [True, True, True, False, True])
+    if bad != "rank":  # the broken one does not keep the others waiting
+        assert run.passes <= 4
     x = arrays.host(x)
     for i in (0, 1, 2, 4):
         np.testing.assert_allclose(x[i], ref.polar(y[i]), atol=1e-2)
