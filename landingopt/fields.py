@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from landingopt._xp import Array
 from landingopt.point import Point
 from landingopt.space import Block, Space
@@ -135,10 +137,11 @@ class FieldRun:
         if point.evaluated:
             return
         assert point.gradient is not None
-        for form, x, gradient in zip(point.forms, point.x, point.gradient, strict=True):
-            form.update(x, gradient)
-        if self.is_gradient:
-            point.gradient_norm = point.space.combine([form.norm() for form in point.forms])
+        with np.errstate(all="ignore"):  # what is not finite becomes a status, not a warning
+            for form, x, gradient in zip(point.forms, point.x, point.gradient, strict=True):
+                form.update(x, gradient)
+            if self.is_gradient:
+                point.gradient_norm = point.space.combine([form.norm() for form in point.forms])
         point.evaluated = True
 
 

@@ -179,7 +179,7 @@ def landing(
     lam = 1.0 if lam is None else lam
     if not (isinstance(lam, numbers.Real) and 0.0 <= lam < float("inf")):
         raise ValueError(f"lam must be a number >= 0, got {lam!r}")
-    shown = f"{step:g}" if isinstance(step, (int, float)) else "..."
+    shown = f"{step:g}" if isinstance(step, numbers.Real) else "..."
     return Method(
         search=searches.OpenLoop(steps.Safeguarded(as_step(step), eps)),
         field=fields.Field(tangent=fields.Canonical(), normal=fields.Penalty(float(lam))),

@@ -97,6 +97,7 @@ class OpenLoopRun:
                     "from lo.stiefel.polar(x0), or use lo.landing() without a step, which projects"
                 )
 
+    @np.errstate(all="ignore")
     def advance(self, point: Point, direction: list[Form]) -> Point:
         new = self._spare
         k = point.iteration

@@ -478,6 +478,34 @@ def test_a_trial_that_is_not_finite_is_shortened(rng):
             assert result.feasible_fun == pytest.approx(expected.feasible_fun, rel=1e-8)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9), (3, 6, 4)])
+def test_a_gradient_that_is_not_finite_is_a_status(rng, shape, bad):
+    """NONFINITE at the next checkpoint, and no warning on the way there."""
+    fun, grad = ref.quadratic(rng, shape)
+    for every in (1, 7):
+        calls = []
+
+        def broken(x, calls=calls):
+            calls.append(1)
+            with np.errstate(all="ignore"):
+                g = grad(x)
+            if len(calls) >= 5:
+                g[..., 2, 1] = bad
+            return g
+
+        result = lo.minimize(
+            lo.Objective(fun, broken, shape=shape),
+            ref.orthonormal(rng, shape),
+            lo.landing(step=0.1),
+            stop=lo.MaxIterations(30),
+            record=lo.Every(every),
+            on_failure="return",
+        )
+        assert np.all(np.asarray(result.status) == int(lo.Status.NONFINITE))
+        assert result.nit <= 8
+
+
 # -- nothing of the user's is changed or held -------------------------------------------------
 
 METHODS = {

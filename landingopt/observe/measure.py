@@ -50,12 +50,13 @@ class Measure:
         if point.gradient_norm is None:
             norms = []
             gradient = self._gradient(point)
-            for b, x, g, phi in zip(
-                self.space.blocks, point.x, gradient, self._phi(point), strict=True
-            ):
-                k = b.kernels
-                norms.append(k.norm(g if phi is None else k.subtract(g, k.matmul(x, phi))))
-            point.gradient_norm = self.space.combine(norms)
+            with np.errstate(all="ignore"):  # what is not finite becomes a status, not a warning
+                for b, x, g, phi in zip(
+                    self.space.blocks, point.x, gradient, self._phi(point), strict=True
+                ):
+                    k = b.kernels
+                    norms.append(k.norm(g if phi is None else k.subtract(g, k.matmul(x, phi))))
+                point.gradient_norm = self.space.combine(norms)
         return point.gradient_norm
 
     def deltas(self, point: Point) -> list[Array | None]:
@@ -66,11 +67,12 @@ class Measure:
 
     def distance(self, point: Point) -> Any:
         """||X^H X - I||_F, over all blocks."""
-        norms = [
-            b.kernels.norm(x) * 0.0 if delta is None else b.kernels.norm(delta)
-            for b, x, delta in zip(self.space.blocks, point.x, self.deltas(point), strict=True)
-        ]
-        return self.space.combine(norms)
+        with np.errstate(all="ignore"):
+            norms = [
+                b.kernels.norm(x) * 0.0 if delta is None else b.kernels.norm(delta)
+                for b, x, delta in zip(self.space.blocks, point.x, self.deltas(point), strict=True)
+            ]
+            return self.space.combine(norms)
 
     def feasible(self, point: Point) -> list[Array]:
         """The closest point of the manifold; fresh arrays."""
