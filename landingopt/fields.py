@@ -201,6 +201,8 @@ class _Assembled(Form):
 class FreeForm(_Assembled):
     """An unconstrained block: F = G."""
 
+    phi = None
+
     def update(self, x: Array, gradient: Array) -> None:
         self.x, self._norm = x, None
         self._array = self.kernels.copy_into(gradient, self._array)
@@ -221,6 +223,13 @@ class GradientForm(_Assembled):
         self.phi = kernels.sym(self._cross, out=self.phi)
         normal = kernels.matmul(x, self.phi, out=self._array)
         self._array = kernels.subtract(gradient, normal, out=self._array)
+
+    def keep(self, x: Array, other: GradientForm, good: Any) -> None:
+        """The field at x: another point's for the matrices of a stack that are not ``good``."""
+        select = self.kernels.select
+        self.x = x
+        self._array = select(good, self._array, other._array)
+        self.phi, self._norm = select(good, self.phi, other.phi), None
 
 
 class RightForm(_Assembled):

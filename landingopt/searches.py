@@ -179,6 +179,10 @@ class LineSearchRun:
         self._weight: Any = 1.0
         self._scale: Any = 0.0
         self._uphill: Any = 0
+        # Of each matrix in a separable stack: steps taken, refusals in a row, the step to try next.
+        self._taken: Any = 0
+        self._refusals: Any = 0
+        self._shorter: Any = 0.0
 
     def first(self, x0: list[Array]) -> Point:
         """The start, projected by Newton–Schulz where it is off the manifold."""
@@ -205,70 +209,98 @@ class LineSearchRun:
         return merit
 
     def advance(self, point: Point, direction: list[Form]) -> Point:
-        """Try steps until one is accepted; where none is, the point carries LINE_SEARCH."""
-        with np.errstate(all="ignore"):  # a trial that is not finite is shortened, not reported
-            return self._advance(point, direction)
+        """Try steps until one is accepted; where none is, the point carries LINE_SEARCH.
 
-    def _advance(self, point: Point, direction: list[Form]) -> Point:
-        space, s, recipe = self.space, self.space.scalars, self.recipe
+        In a separable stack every matrix tries one step: the refused ones stay where they are, and
+        try a shorter one in the next advance, so that nobody is evaluated again for a neighbour.
+        """
+        with np.errstate(all="ignore"):  # a trial that is not finite is shortened, not reported
+            return self._advance(point)
+
+    def _advance(self, point: Point) -> Point:
         if self._reference is None:
             point.merit = point.fun
             self._reference, self._scale = point.fun, abs(point.fun)
-        slope = point.gradient_norm * point.gradient_norm
-        eta = self._capped(self.guess.size(point.iteration, point), point)
-        frozen = space.frozen
-        if frozen is not None:
-            eta = s.where(frozen, 0.0, eta)
-        reference = self._reference
-        slack = self.slack * s.maximum(abs(reference), self._scale)
-        new = self._spare
-        settled: Any = False if frozen is None else frozen
-        for _ in range(recipe.max_trials):
-            moved_ok = self._try(point, new, eta)
-            merit = new.merit
-            finite = s.isfinite(merit) & s.isfinite(new.gradient_norm) & moved_ok
-            good = finite & (merit <= reference - recipe.decrease * eta * slope + slack)
-            if s.all(good | settled):
-                break
-            curvature = 2.0 * (merit - point.merit + eta * slope)
-            fitted = s.divide(eta * eta * slope, curvature)
-            fitted = s.where(curvature > 0, fitted, 0.5 * eta)
-            fitted = s.maximum(0.1 * eta, s.minimum(0.5 * eta, fitted))
-            shorter = s.where(finite, fitted, 0.25 * eta)
-            eta = s.where(good | settled, eta, shorter)
-        else:
-            failed = s.where(good | settled, s.full(False), s.full(True))
-            if not space.separable:
+        eta = self._first_trial(point)
+        good, shorter = self._trial(point, eta)
+        if self.space.separable:
+            self._hold(point, good, shorter)
+            return self._accepted(point, eta, good)
+        trials = 1
+        while not good:
+            if trials == self.recipe.max_trials:
                 point.status = Status.LINE_SEARCH
                 return point
-            eta = s.where(failed, 0.0, eta)
-            space.frozen = failed if frozen is None else failed | frozen
-            self._try(point, new, eta)
-            new.status = np.where(failed, Status.LINE_SEARCH, Status.RUNNING)
-        risen = self._risen(new.merit - point.merit, eta * slope, slack / self.slack)
-        if s.any(risen):
-            codes = Status.RUNNING if new.status is None else new.status
-            new.status = (
-                np.where(risen, Status.LINE_SEARCH, codes)
-                if space.separable
-                else Status.LINE_SEARCH
-            )
-        weight = recipe.memory * self._weight + 1.0
-        self._reference = (recipe.memory * self._weight * reference + new.merit) / weight
-        self._weight = weight
-        new.iteration, new.step, new.previous = point.iteration + 1, eta, point
+            eta, trials = shorter, trials + 1
+            good, shorter = self._trial(point, eta)
+        return self._accepted(point, eta, good)
+
+    def _first_trial(self, point: Point) -> Any:
+        """The guess, capped; a matrix that was refused goes on with its shorter step."""
+        space, s = self.space, self.space.scalars
+        if not space.separable:
+            return self._capped(self.guess.size(point.iteration, point), point)
+        eta = self._capped(self.guess.size(self._taken, point), point)
+        eta = s.where(self._refusals > 0, self._shorter, eta)
+        return eta if space.frozen is None else s.where(space.frozen, 0.0, eta)
+
+    def _trial(self, point: Point, eta: Any) -> tuple[Any, Any]:
+        """Is the step accepted, and the step to try if not; per matrix for a separable stack."""
+        space, s, recipe, new = self.space, self.space.scalars, self.recipe, self._spare
+        moved_ok = self._try(point, new, eta)
+        slope = point.gradient_norm * point.gradient_norm
+        merit, slack = new.merit, self.slack * self._rounding_scale()
+        finite = s.isfinite(merit) & s.isfinite(new.gradient_norm) & moved_ok
+        good = finite & (merit <= self._reference - recipe.decrease * eta * slope + slack)
+        curvature = 2.0 * (merit - point.merit + eta * slope)
+        fitted = s.where(curvature > 0, s.divide(eta * eta * slope, curvature), 0.5 * eta)
+        fitted = s.maximum(0.1 * eta, s.minimum(0.5 * eta, fitted))
+        shorter = s.where(finite, fitted, 0.25 * eta)
+        return (good if space.frozen is None else good | space.frozen), shorter
+
+    def _hold(self, point: Point, good: Any, shorter: Any) -> None:
+        """Put the refused matrices of a stack back where they were."""
+        new, s = self._spare, self.space.scalars
+        self._refusals = s.where(good, 0.0, self._refusals + 1.0)
+        self._shorter, self._taken = shorter, self._taken + good
+        if s.all(good):
+            return
+        select = self.space.blocks[0].kernels.select
+        new.x = [select(good, new.x[0], point.x[0])]
+        new.forms[0].keep(new.x[0], point.forms[0], good)
+        for name in ("fun", "merit", "gradient_norm", "distance_bound"):
+            setattr(new, name, s.where(good, getattr(new, name), getattr(point, name)))
+
+    def _accepted(self, point: Point, eta: Any, good: Any) -> Point:
+        """Bookkeeping of an accepted step: C and Q of Zhang and Hager, and what failed."""
+        s, new, memory = self.space.scalars, self._spare, self.recipe.memory
+        failed = self._risen(point, new, eta, good) | (self._refusals >= self.recipe.max_trials)
+        if s.any(failed):
+            codes = np.where(failed, int(Status.LINE_SEARCH), int(Status.RUNNING))
+            new.status = codes if self.space.separable else Status.LINE_SEARCH
+        weight = memory * self._weight + 1.0
+        mean = (memory * self._weight * self._reference + new.merit) / weight
+        self._reference = s.where(good, mean, self._reference)
+        self._weight = s.where(good, weight, self._weight)
+        new.iteration, new.step, new.previous = point.iteration + 1, s.where(good, eta, 0.0), point
         self._spare = point
         return new
 
-    def _risen(self, rise: Any, fall: Any, scale: Any) -> Any:
+    def _rounding_scale(self) -> Any:
+        """What the rounding of f is relative to: an f with a large constant still converges."""
+        return self.space.scalars.maximum(abs(self._reference), self._scale)
+
+    def _risen(self, point: Point, new: Point, eta: Any, good: Any) -> Any:
         """Has f, ten steps in a row, risen where psi promises that it falls?
 
         The slack for rounding accepts such steps once they are short enough. A rise so small may be
-        rounding, or a long step's, but not each time. ``fall`` is eta ||psi||^2.
+        rounding, or a long step's, but not each time.
         """
-        s = self.space.scalars
-        uphill = (rise > 0.1 * fall) & (rise > 20.0 * self.space.unit_roundoff * scale)
-        self._uphill = s.where(uphill, self._uphill + 1, 0)
+        s, unit = self.space.scalars, self.space.unit_roundoff
+        rise, fall = new.merit - point.merit, eta * point.gradient_norm * point.gradient_norm
+        uphill = (rise > 0.1 * fall) & (rise > 20.0 * unit * self._rounding_scale())
+        count = s.where(uphill, self._uphill + 1, 0)
+        self._uphill = s.where(good, count, self._uphill)
         return self._uphill >= 10
 
     def _try(self, point: Point, new: Point, eta: Any) -> Any:

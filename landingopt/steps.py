@@ -197,12 +197,13 @@ class BarzilaiBorweinRun:
             subtract, (s_work, y_work) = form.block.kernels.subtract, self._work[i]
             s.append(subtract(point.x[i], previous.x[i], out=s_work))
             y.append(subtract(fields[i], previous.forms[i].array(), out=y_work))
-        if k % 2 == 0:
-            top, sy = numbers.dots((s, s), (s, y))
-            eta = scalars.divide(top, abs(sy))
+        even = k % 2 == 0  # per matrix, where matrices of a stack have taken unequal numbers of steps
+        if isinstance(even, bool):
+            ss_or_yy, sy = numbers.dots((s, s) if even else (y, y), (s, y))
+            eta = scalars.divide(ss_or_yy, abs(sy)) if even else scalars.divide(abs(sy), ss_or_yy)
         else:
-            sy, bottom = numbers.dots((s, y), (y, y))
-            eta = scalars.divide(abs(sy), bottom)
+            ss, sy, yy = numbers.dots((s, s), (s, y), (y, y))
+            eta = scalars.where(even, scalars.divide(ss, abs(sy)), scalars.divide(abs(sy), yy))
         usable = scalars.isfinite(eta) & (eta > 0)
         last = self._last if point.step is None else point.step
         self._last = scalars.where(usable, eta, last)

@@ -550,6 +550,23 @@ def test_rows_next_to_the_manifold():
         _check_rows(nearest(10 * TARGET), x0, FIXED, 1e-12, stop=lo.MaxIterations(2))
 
 
+def test_rows_of_a_stack_in_which_trials_are_refused():
+    """Whatever is measured at a matrix that stays where it was is measured there."""
+    target = np.array([0.1, 30.0, 1.0])[:, None, None] * gaussian(0, (3, 6, 4))
+    problem = lo.Objective(
+        lambda x: 0.5 * np.sum((x - target) ** 2, axis=(-2, -1)),
+        lambda x: x - target,
+        shape=(3, 6, 4),
+    )
+    base = lo.landing()
+    guess = lo.steps.Schedule(lambda k: (0.02, 3.0, 0.4)[k % 3])
+    method = lo.Method(
+        search=lo.searches.LineSearch(guess=guess, memory=0.0), field=base.field, move=base.move
+    )
+    trace = _check_rows(problem, 3 * gaussian(1, (3, 6, 4)), method, 1e-12)
+    assert len(trace) > 10
+
+
 def test_steps_and_work_of_a_row():
     iterates = []
     result = lo.minimize(

@@ -298,7 +298,7 @@ def test_a_separable_stack_is_a_loop(rng, shape):
 
 
 def test_a_shorter_trial_for_one_matrix_leaves_the_others_their_steps(rng):
-    """The search backtracks where it must, and keeps what has been accepted elsewhere."""
+    """A refused matrix waits in place for its shorter step; the others go on meanwhile."""
     shape = (6, 4)
     parts = [ref.quadratic(rng, shape) for _ in range(3)]
     x0 = ref.orthonormal(rng, (3, *shape))
@@ -316,10 +316,16 @@ def test_a_shorter_trial_for_one_matrix_leaves_the_others_their_steps(rng):
         lambda x: np.stack([g(a) for (_, g), a in zip(parts, x, strict=True)]),
         shape=(3, *shape),
     )
-    _, result = run(stack, x0, lo.landing(), 1)
-    np.testing.assert_allclose(
-        result.trace["step"][1], [single.trace["step"][1] for single in singles], rtol=1e-6
-    )
+    trials = singles[1].nfev - 1
+    xs, result = run(stack, x0, lo.landing(), trials)
+    assert result.nfev == trials + 1
+    steps, alone = result.trace["step"], [single.trace["step"][1] for single in singles]
+    np.testing.assert_allclose(steps[1, ::2], alone[::2], rtol=1e-6)
+    assert not np.any(steps[1:trials, 1])
+    np.testing.assert_allclose(steps[trials, 1], alone[1], rtol=1e-6)
+    for x in xs[:trials]:
+        np.testing.assert_array_equal(x[1], xs[0][1])
+    np.testing.assert_allclose(xs[trials][1], singles[1].x, atol=1e-12)
 
 
 def test_a_stack_of_one_size_is_to_rounding_a_loop(rng):

@@ -40,6 +40,8 @@ class Measure:
 
     def _phi(self, point: Point) -> list[Array | None]:
         """sym(X^H G) of each block; None for unconstrained ones."""
+        if point.evaluated and point.forms and all(hasattr(form, "phi") for form in point.forms):
+            return [form.phi for form in point.forms]
         return [
             b.kernels.sym(b.kernels.cross(x, g)) if b.stiefel else None
             for b, x, g in zip(self.space.blocks, point.x, self._gradient(point), strict=True)
