@@ -208,6 +208,7 @@ class NumpyMatrix:
     """Kernels for one NumPy matrix: ``out=`` everywhere, scalars are Python floats."""
 
     scalars: Any = FLOATS
+    subsets = False
 
     def __init__(self, like: np.ndarray):
         self.dtype = like.dtype
@@ -290,6 +291,9 @@ class NumpyMatrix:
     def select(self, condition: bool, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a if condition else b
 
+    def replace(self, a: np.ndarray, condition: bool, b: np.ndarray) -> np.ndarray:
+        return self.copy_into(b, a) if condition else a
+
     def copy_into(self, a: np.ndarray, out: np.ndarray) -> np.ndarray:
         np.copyto(out, a)
         return out
@@ -304,6 +308,8 @@ class NumpyMatrix:
 class NumpyStack:
     """Kernels for a stack of NumPy matrices: ``out=`` everywhere, one number for each matrix."""
 
+    subsets = True  # some matrices of a stack can be worked on apart
+
     def __init__(self, like: np.ndarray, batch: tuple[int, ...]):
         self.dtype, self.batch = like.dtype, batch
         self.complex = like.dtype.kind == "c"
@@ -311,7 +317,6 @@ class NumpyStack:
         info = np.finfo(like.dtype)
         self.scalars: Any = ArrayScalars(np, info.dtype, None, batch)
         self._low, self._high = float(info.tiny) / float(info.eps) ** 2, float(info.max)
-        self._safe = Generic(like, batch)
 
     def _expand(self, t: Any) -> Any:
         """A number per matrix as something that multiplies the stack, in the stack's precision."""
@@ -366,17 +371,23 @@ class NumpyStack:
         """Re <a, b> per matrix; measured again, scaled, where squares leave the dtype's range."""
         with np.errstate(all="ignore"):
             value = np.vecdot(self._rows(a), self._rows(b)).real
-        if not np.all((np.abs(value) > self._low) & (np.abs(value) < self._high)):
-            value = np.where(value == 0, value, self._safe.dot(a, b))
+        sizes = np.abs(value)
+        doubtful = ~((sizes > self._low) & (sizes < self._high))
+        if doubtful.any():
+            part = a[doubtful]
+            value[doubtful] = Generic(part, part.shape[:1]).dot(part, b[doubtful])
         return value
 
     def norm(self, a: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             rows = self._rows(a)
             value = np.vecdot(rows, rows).real
-        if not np.all((value > self._low) & (value < self._high)):
-            return self._safe.norm(a)
-        return np.sqrt(value)
+        doubtful = ~((value > self._low) & (value < self._high))
+        norm = np.sqrt(value, where=~doubtful, out=np.zeros_like(value))
+        if doubtful.any():
+            part = a[doubtful]
+            norm[doubtful] = Generic(part, part.shape[:1]).norm(part)
+        return norm
 
     def largest_row_sum(self, a: np.ndarray) -> np.ndarray:
         return np.abs(a).sum(axis=-1).max(axis=-1)
@@ -386,6 +397,11 @@ class NumpyStack:
         if isinstance(condition, (bool, np.bool_)):
             return a if condition else b
         return np.where(condition[..., None, None], a, b)
+
+    def replace(self, a: np.ndarray, condition: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """``a``, our own memory, with b's matrices where the condition holds; in place."""
+        a[condition] = b[condition]
+        return a
 
     def copy_into(self, a: np.ndarray, out: np.ndarray) -> np.ndarray:
         np.copyto(out, a)
@@ -404,6 +420,8 @@ class Generic:
     Scalars are arrays of shape ``batch`` that stay on the device; :meth:`host` reads several back in
     one transfer.
     """
+
+    subsets = False
 
     def __init__(self, like: Array, batch: tuple[int, ...]):
         self.xp = namespace(like)
@@ -502,6 +520,10 @@ class Generic:
         if not self._numpy and isinstance(condition, np.ndarray):
             condition = self.xp.asarray(condition, device=self.device)
         return self.xp.where(condition[..., None, None] if self.batch else condition, a, b)
+
+    def replace(self, a: Array, condition: Any, b: Array) -> Array:
+        """``a`` with b's matrices where the condition holds."""
+        return self.select(condition, b, a)
 
     def copy_into(self, a: Array, out: Any) -> Array:
         return copy(a)

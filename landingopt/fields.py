@@ -224,12 +224,12 @@ class GradientForm(_Assembled):
         normal = kernels.matmul(x, self.phi, out=self._array)
         self._array = kernels.subtract(gradient, normal, out=self._array)
 
-    def keep(self, x: Array, other: GradientForm, good: Any) -> None:
-        """The field at x: another point's for the matrices of a stack that are not ``good``."""
-        select = self.kernels.select
-        self.x = x
-        self._array = select(good, self._array, other._array)
-        self.phi, self._norm = select(good, self.phi, other.phi), None
+    def keep(self, x: Array, other: GradientForm, refused: Any) -> None:
+        """The field at x, where the refused matrices of a stack are another point's again."""
+        replace = self.kernels.replace
+        self.x, self._norm = x, None
+        self._array = replace(self._array, refused, other._array)
+        self.phi = replace(self.phi, refused, other.phi)
 
 
 class RightForm(_Assembled):

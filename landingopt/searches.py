@@ -109,7 +109,7 @@ class OpenLoopRun:
             moved = self.moves[i].apply(direction[i], eta, new.x[i])
             placed = moved.x
             if frozen is not None:
-                placed = self.space.blocks[i].kernels.select(frozen, part.x[0], placed)
+                placed = self.space.blocks[i].kernels.replace(placed, frozen, part.x[0])
             x.append(placed)
             steps.append(eta)
         new.place(x)
@@ -265,9 +265,9 @@ class LineSearchRun:
         self._shorter, self._taken = shorter, self._taken + good
         if s.all(good):
             return
-        select = self.space.blocks[0].kernels.select
-        new.x = [select(good, new.x[0], point.x[0])]
-        new.forms[0].keep(new.x[0], point.forms[0], good)
+        refused = ~good
+        new.x = [self.space.blocks[0].kernels.replace(new.x[0], refused, point.x[0])]
+        new.forms[0].keep(new.x[0], point.forms[0], refused)
         for name in ("fun", "merit", "gradient_norm", "distance_bound"):
             setattr(new, name, s.where(good, getattr(new, name), getattr(point, name)))
 
@@ -312,7 +312,7 @@ class LineSearchRun:
             moved = self.moves[i].apply(point.forms[i], eta, new.x[i])
             placed = moved.x
             if space.frozen is not None:
-                placed = block.kernels.select(space.frozen, point.x[i], placed)
+                placed = block.kernels.replace(placed, space.frozen, point.x[i])
             x.append(placed)
             if block.stiefel:
                 bounds.append(moved.distance)

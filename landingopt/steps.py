@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from landingopt._xp import Array
 from landingopt.point import Point
 
@@ -142,7 +144,9 @@ class Schedule:
     def start(self, context: Context) -> Schedule:
         return self
 
-    def size(self, k: int, point: Point) -> float:
+    def size(self, k: Any, point: Point) -> Any:
+        if isinstance(k, np.ndarray):  # of each matrix in a stack
+            return np.array([self.size(int(each), point) for each in k.flat]).reshape(k.shape)
         return check_step(self.function(k), f"the schedule's value at iteration {k}")
 
 
@@ -197,7 +201,9 @@ class BarzilaiBorweinRun:
             subtract, (s_work, y_work) = form.block.kernels.subtract, self._work[i]
             s.append(subtract(point.x[i], previous.x[i], out=s_work))
             y.append(subtract(fields[i], previous.forms[i].array(), out=y_work))
-        even = k % 2 == 0  # per matrix, where matrices of a stack have taken unequal numbers of steps
+        even = (
+            k % 2 == 0
+        )  # per matrix, where matrices of a stack have taken unequal numbers of steps
         if isinstance(even, bool):
             ss_or_yy, sy = numbers.dots((s, s) if even else (y, y), (s, y))
             eta = scalars.divide(ss_or_yy, abs(sy)) if even else scalars.divide(abs(sy), ss_or_yy)

@@ -60,30 +60,61 @@ class NewtonSchulzRun:
         e = self._read(kernels.norm(delta))
         if scalars.any(e > 0.9):
             y, delta, e = self._scaled(y, delta, e)
-        formed: Array | None = delta
-        for _ in range(self.max_passes):
-            worst = self._worst(e)
-            if worst == 0.0 and not scalars.all(scalars.isfinite(e)):
+        y, out, e, formed = self._passes(y, out, delta, e, tol, floor)
+        self._work = out
+        return y, e, formed, scalars.isfinite(e) & (e <= max(tol, floor))
+
+    def _passes(
+        self, y: Array, out: Array, delta: Array, e: Any, tol: float, floor: float
+    ) -> tuple[Array, Array, Any, Array | None]:
+        """(x, the other buffer, distance, delta) after the passes from Y with Gram I + delta."""
+        kernels, scalars = self.kernels, self._scalars
+        for left in reversed(range(self.max_passes)):
+            if self._worst(e) == 0.0 and not scalars.all(scalars.isfinite(e)):
                 break
             self.passes += 1
-            second_order = 0.75 * worst * worst > floor
-            p = kernels.scale(delta, -0.5, out=self._p)
-            if second_order:
-                square = self._square = kernels.matmul(delta, delta, out=self._square)
-                p = kernels.add(p, kernels.scale(square, 0.375, out=square), out=p)
-            p = kernels.add_identity(p, 1.0)
-            self._p = p
+            p, bound = self._polynomial(delta, e, floor)
             y, out = kernels.matmul(y, p, out=out), y
-            bound = 0.75 * e * e if not second_order else 0.625 * e * e * e * (1.0 + e)
-            if self._worst(bound) <= floor:
-                e, formed = bound, None
-                break
-            delta = formed = self._delta(y)
+            late = bound > floor
+            if not scalars.any(late):
+                return y, out, bound, None
+            if kernels.subsets and not scalars.all(late):
+                return y, out, *self._finish(y, bound, late, tol, floor, left)
+            delta = self._delta(y)
             e = self._read(kernels.norm(delta))
             if self._worst(e) <= tol:
                 break
-        self._work = out
-        return y, e, formed, scalars.isfinite(e) & (e <= max(tol, floor))
+        return y, out, e, delta
+
+    def _polynomial(self, delta: Array, e: Any, floor: float) -> tuple[Array, Any]:
+        """I + P, and a bound on the distance it leaves; E^2 only where E alone would leave more."""
+        kernels, scalars = self.kernels, self._scalars
+        second = 0.75 * e * e > floor
+        p = kernels.scale(delta, -0.5, out=self._p)
+        if kernels.subsets and scalars.any(second) and not scalars.all(second):
+            part = delta[second]
+            p[second] += 0.375 * (part @ part)
+        elif scalars.any(second):
+            square = self._square = kernels.matmul(delta, delta, out=self._square)
+            p = kernels.add(p, kernels.scale(square, 0.375, out=square), out=p)
+        self._p = kernels.add_identity(p, 1.0)
+        return self._p, scalars.where(second, 0.625 * e * e * e * (1.0 + e), 0.75 * e * e)
+
+    def _finish(
+        self, y: Array, bound: Any, late: Any, tol: float, floor: float, passes: int
+    ) -> tuple[Any, Array]:
+        """The matrices of a stack that need more than one pass, apart from the others."""
+        part = y[late]
+        run = NewtonSchulzRun(_xp.kernels(part, part.shape[:1]), part.shape, passes)
+        delta = run._delta(part)
+        e = run._read(run.kernels.norm(delta))
+        if run._worst(e) > tol:
+            part, _, e, rest = run._passes(part, run.work(), delta, e, tol, floor)
+            y[late], delta = part, 0.0 if rest is None else rest
+        bound[late] = e
+        self._gram[...] = 0.0
+        self._gram[late] = delta
+        return bound, self._gram
 
     def _worst(self, e: Any) -> float:
         """The largest finite entry: a matrix that broke does not keep the others waiting."""

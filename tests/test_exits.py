@@ -122,6 +122,17 @@ def test_a_line_search_never_accepts_a_broken_point(k, which, value):
     assert np.isfinite(result.gradient_norm)
 
 
+def test_a_failed_search_adds_no_row_but_its_work():
+    """The iterate stays: one row for it, with the counts of the trials that failed there."""
+    problem = distance_to(fun=breaks_at(distance_to().fun, 4, math.nan))
+    rows = []
+    result = lo.minimize(problem, START, callback=lambda row: rows.append(row.iteration))
+    assert result.status is Status.LINE_SEARCH
+    assert list(result.trace["iteration"]) == rows == list(range(result.nit + 1))
+    assert result.trace["nfev"][-1] == result.nfev
+    assert result.nfev >= result.nit + 30
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_broken_trial_only_shortens_the_step(value):
     """f is infinite outside a ball around the start that the first trials leave."""

@@ -113,12 +113,14 @@ def naive_landing(x, grad, step, lam, iterations, eps=0.5):
     ],
     ids=["constant", "cut", "function", "decay", "schedule"],
 )
+@pytest.mark.parametrize("weight", [1.0, 0.01])  # 0.01: the safe step is its cap, 1 / (2 lam)
 @pytest.mark.parametrize("lam", [1.0, 0.3])
-def test_a_fixed_step_is_the_papers_iteration(step, plain, lam):
+def test_a_fixed_step_is_the_papers_iteration(step, plain, lam, weight):
+    problem = lo.problems.Procrustes(PROBLEM.A, PROBLEM.B, weight=weight)
     x0 = START @ np.diag(np.linspace(0.97, 1.05, 8))
     options = dict(stop=lo.MaxIterations(12))
-    result = lo.minimize(PROBLEM, x0, lo.landing(step=step, lam=lam), **options)
-    expected = naive_landing(x0, PROBLEM.grad, plain, lam, 12)
+    result = lo.minimize(problem, x0, lo.landing(step=step, lam=lam), **options)
+    expected = naive_landing(x0, problem.grad, plain, lam, 12)
     np.testing.assert_allclose(result.x, expected, rtol=0, atol=1e-12)
 
 

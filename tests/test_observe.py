@@ -216,6 +216,29 @@ def test_a_target_is_not_reached_by_an_infeasible_value():
     assert result.feasible_fun == pytest.approx(value)
 
 
+def test_a_target_is_not_reached_by_an_estimate():
+    """The merit is f(polar x) to second order in the distance: too rough far from the manifold."""
+    base = lo.landing()
+    search = lo.searches.LineSearch(guess=lo.steps.Constant(0.05))
+    method = lo.Method(search=search, field=base.field, move=lo.moves.NewtonSchulz(tol=0.1))
+    tried = 0
+    for seed in range(20):
+        x0 = polar(gaussian(seed, (6, 4)))
+        step = dict(method=method, record=lo.Every(10**6))
+        x = lo.minimize(nearest(3 * TARGET), x0, stop=lo.MaxIterations(1), **step).x
+        gradient = x - 3 * TARGET
+        cross = x.T @ gradient
+        merit = 0.5 * np.sum(gradient**2) - np.sum((cross + cross.T) * (x.T @ x - np.eye(4))) / 4
+        value = 0.5 * np.sum((polar(x) - 3 * TARGET) ** 2)
+        if merit > value * (1 - 1e-9):
+            continue
+        tried += 1
+        rule = lo.Target((merit + value) / 2) | lo.MaxIterations(1)
+        result = lo.minimize(nearest(3 * TARGET), x0, stop=rule, **step)
+        assert result.status is Status.MAX_ITERATIONS
+    assert tried > 3
+
+
 # -- rules joined -------------------------------------------------------------------------------
 
 
@@ -605,6 +628,23 @@ def test_metrics_and_callbacks_are_off_the_clock():
     assert wall > 0.44
     assert result.seconds < 0.15
     assert result.trace["seconds"][-1] < 0.15
+
+
+@methods
+def test_what_the_rows_measure_is_off_the_clock(method):
+    """f, which a fixed step never reads, and the projection at which the rows evaluate it."""
+
+    def slow(x):
+        if method is FIXED or np.linalg.norm(x.T @ x - np.eye(15)) > 1e-3:
+            time.sleep(0.01)
+        return HARD.fun(x)
+
+    problem = lo.Objective(slow, HARD.grad, shape=HARD.shape)
+    x0 = HARD_START * (1.05 if method is FIXED else 1.0)
+    result = lo.minimize(problem, x0, method, stop=lo.MaxIterations(10))
+    assert result.seconds < 0.1
+    if method is FIXED:
+        assert result.nfev == 0
 
 
 def test_the_methods_own_time_is_on_the_clock():
