@@ -371,16 +371,17 @@ def test_a_coupled_stack_decides_once_for_all():
 
 @pytest.mark.slow
 def test_the_papers_stack_of_200_pairs():
+    """Three minutes on one core; at 1e-10 it takes twice that."""
     problem = lo.problems.Procrustes.random(100, stack=(200,), rng=0)
     x0 = lo.stiefel.random(100, stack=(200,), rng=1)
-    signs = lo.stiefel.component(x0)
-    result = lo.minimize(problem, x0, tol=1e-10)
+    result = lo.minimize(problem, x0, record=lo.Every(50))
     assert result.success
-    _, least = problem.optimum(component=signs)
-    np.testing.assert_allclose(result.feasible_fun, least, rtol=1e-10)
+    assert np.max(result.distance) <= 1e-8
+    _, least = problem.optimum(component=lo.stiefel.component(x0))
+    np.testing.assert_allclose(result.feasible_fun, least, rtol=1e-7)
     for i in (0, 77, 199):
-        alone = lo.minimize(lo.problems.Procrustes(problem.A[i], problem.B[i]), x0[i], tol=1e-10)
-        assert result.feasible_fun[i] == pytest.approx(alone.feasible_fun, rel=1e-12)
+        alone = lo.minimize(lo.problems.Procrustes(problem.A[i], problem.B[i]), x0[i])
+        assert result.feasible_fun[i] == pytest.approx(alone.feasible_fun, rel=1e-7)
 
 
 # -- components ---------------------------------------------------------------------------------
