@@ -124,8 +124,8 @@ def _check_like(problem: Problem, x0: Array) -> None:
         or _xp.dtype_name(like) != _xp.dtype_name(x0)
     ):
         raise TypeError(
-            f"x0 is {_xp.dtype_name(x0)} of {_xp.namespace(x0).__name__} on {_xp.device_of(x0)}; the "
-            f"problem's data are {_xp.dtype_name(like)} of {_xp.namespace(like).__name__} on "
+            f"x0 is {_xp.dtype_name(x0)} of {_xp.library(x0)} on {_xp.device_of(x0)}; the "
+            f"problem's data are {_xp.dtype_name(like)} of {_xp.library(like)} on "
             f"{_xp.device_of(like)}. Nothing is moved or cast silently: convert one of them"
         )
 
@@ -232,8 +232,6 @@ def in_component(x0: Variable, component: Any) -> Variable:
     if isinstance(x0, (Mapping, tuple)):
         raise ValueError("component is for one array, not for products of blocks")
     sign = np.asarray(_xp.to_host(component) if hasattr(component, "dtype") else component)
-    if sign.dtype.kind not in "iuf" or not np.all(np.isin(sign, (1, -1))):
-        raise ValueError(f'component must be +1, -1, "both" or None, got {component!r}')
     here = stiefel.component(x0)
     if here is None:
         raise ValueError(
@@ -241,6 +239,8 @@ def in_component(x0: Variable, component: Any) -> Variable:
             f"{_xp.dtype_name(x0)} lives in one connected set (only real square matrices fall into "
             "two, by the sign of det x); drop component"
         )
+    if sign.dtype.kind not in "iuf" or not np.all(np.isin(sign, (1, -1))):
+        raise ValueError(f'component must be +1, -1, "both" or None, got {component!r}')
     if sign.shape not in ((), np.shape(here)):
         raise ValueError(f"component has shape {sign.shape}; needed is () or {np.shape(here)}")
     change = np.broadcast_to(np.asarray(here) != sign, np.shape(here))

@@ -48,18 +48,22 @@ def minimize(
         ``lo.landing()`` by default.
     tol : float, optional
         Shorthand for ``GradientNorm(rtol=tol)`` in the default stop rule, relative to the first
-        point on the manifold; 0 goes down to rounding.
+        point on the manifold; 0 goes down to rounding. From a warm start it asks for more than from
+        afar: ``stop=lo.GradientNorm(atol=...)`` does not.
     stop : stop rule, optional
         In place of the default, with u = finfo(dtype).eps:
         ``(GradientNorm(rtol=max(1e-6, 100 u)) & Distance(max(1e-8, 4 u sqrt(p))))
         | MaxIterations(10_000)``. A rule without a limit gets ``| MaxIterations(10_000)``.
     record : Every or LogSpaced, optional
-        When rows of the trace are recorded: ``Every(1)``, or ``Every(50)`` on a device.
+        When rows of the trace are recorded: ``Every(1)``, or ``Every(50)`` on a device. What a row
+        measures (f, the gradient norm, the distance) is kept out of ``seconds`` and of the counts but
+        costs wall time: with a dear f or many cheap steps pass ``lo.Every(100)``.
     rng : numpy Generator or int, optional
         For the start.
     callback : callable, optional
-        ``callback(row)`` at each recorded row, with ``row.x`` (read-only), ``row.iteration``,
-        ``row.fun``, ``row.gradient_norm``, ...; returning True or raising StopIteration ends the run.
+        ``callback(row)`` at each recorded row, with the trace's columns (``row.iteration``,
+        ``row.fun``, ``row.gradient_norm``, ...) and ``row.x``, read-only and reused by the solver:
+        copy it to keep it. Returning True or raising StopIteration ends the run.
     component : +1, -1, "both", or an array of signs for a stack, optional
         For real square x: the connected component (sign of det x) to solve in; x0 is reflected
         into it where needed. "both" solves in both and returns the better. Default: x0's.
@@ -241,6 +245,10 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
         f" ||grad|| {np.max(last['gradient_norm']):.2e} (at the start {np.max(first):.2e}), "
         f"distance {np.max(last['distance']):.2e}."
     )
+    if observer.trace["iteration"][-1] == 0 and isinstance(status, Status) and status.success:
+        text += (
+            " The start itself is stationary, which saddles and maxima are too: try another start."
+        )
     if isinstance(component, int):
         text += f" The run stayed in the component det x = {component:+d} of its start" + (
             "." if given else '; component="both" solves in the other one too.'
@@ -252,6 +260,8 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
 
 
 def _minimize_both(problem: Problem, x0: Variable, method: Any, options: dict[str, Any]) -> Result:
+    if hasattr(x0, "ndim") and stiefel.component(x0) is None:
+        inputs.in_component(x0, "both")
     if not hasattr(x0, "ndim") or x0.ndim != 2:
         raise ValueError(
             'component="both" takes one square matrix; for a stack pass component=+1 or -1 (or an '

@@ -18,7 +18,7 @@ import numpy as np
 
 Array = Any  # an array of any library that follows the array API standard
 
-_REAL = {"float32", "float64", "complex64", "complex128"}
+FLOATING = ("float32", "float64", "complex64", "complex128")
 
 
 def namespace(x: Array) -> ModuleType:
@@ -39,6 +39,12 @@ def namespace(x: Array) -> ModuleType:
         ) from None
 
 
+def library(x: Array) -> str:
+    """'numpy', 'torch', ... of an array, or of kernels."""
+    name = getattr(x, "xp", np).__name__ if not hasattr(x, "shape") else namespace(x).__name__
+    return name.removeprefix("array_api_compat.")
+
+
 def dtype_name(x: Array) -> str:
     """'float32', 'complex128', ... whatever the library calls it."""
     return str(x.dtype).rsplit(".", 1)[-1]
@@ -56,7 +62,7 @@ def unit_roundoff(x: Array) -> float:
 def check_floating(x: Array, what: str) -> None:
     """Refuse integer, boolean, half and extended precision, and name the cast."""
     name = dtype_name(x)
-    if name not in _REAL:
+    if name not in FLOATING:
         raise TypeError(
             f"{what} has dtype {name}; float32, float64, complex64 or complex128 is needed: "
             f"cast it first, e.g. {what}.astype('float64')."

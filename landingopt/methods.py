@@ -170,6 +170,11 @@ def landing(
                 "normal step is Newton–Schulz); pass lo.landing(step=..., lam=...) for the papers' "
                 "algorithm, or drop lam"
             )
+        if eps != 0.5:
+            raise ValueError(
+                f"eps = {eps!r} was given without a step: the parameter-free landing has no tube; "
+                "pass lo.landing(step=..., eps=...), or drop eps"
+            )
         return Method(
             search=searches.LineSearch(),
             field=fields.Field(tangent=fields.Euclidean(), normal=None),

@@ -31,9 +31,12 @@ class Move(Protocol):
 
 
 class MoveRun(Protocol):
-    """``out`` is memory for the next X; the run may keep it and give back memory of its own."""
+    """``out`` is memory for the next X; the run may keep it and give back memory of its own.
 
-    def apply(self, form: Form, eta: Any, out: Array) -> Moved: ...
+    ``tol`` is the distance that a search needs, where it is tighter than the recipe's.
+    """
+
+    def apply(self, form: Form, eta: Any, out: Array, tol: float | None = None) -> Moved: ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Additive:
 class AdditiveRun:
     __slots__ = ()
 
-    def apply(self, form: Form, eta: Any, out: Array) -> Moved:
+    def apply(self, form: Form, eta: Any, out: Array, tol: float | None = None) -> Moved:
         return Moved(form.moved(eta, out), float("inf"), None, True)
 
 
@@ -83,6 +86,6 @@ class NewtonSchulzMove:
         self.tol = recipe.tol
         self.passes = NewtonSchulzRun(block.kernels, block.inner_shape, recipe.max_passes)
 
-    def apply(self, form: Form, eta: Any, out: Array) -> Moved:
+    def apply(self, form: Form, eta: Any, out: Array, tol: float | None = None) -> Moved:
         y = form.moved(eta, self.passes.work())
-        return Moved(*self.passes(y, out, self.tol))
+        return Moved(*self.passes(y, out, self.tol if tol is None else min(tol, self.tol)))

@@ -205,14 +205,18 @@ class Oracle:
             )
         dtype = str(block.kernels.dtype).rsplit(".", 1)[-1]
         if _xp.dtype_name(gradient) != dtype:
+            given = _xp.dtype_name(gradient)
+            remedy = f"return gradient.astype({dtype!r})"
+            if given in _xp.FLOATING:
+                remedy += f", or start from an x0 of dtype {given}"
+            if given.startswith("complex") and not dtype.startswith("complex"):
+                remedy = f"start from an x0 of dtype {given}, or return a real gradient"
             return TypeError(
-                f"{what} has dtype {_xp.dtype_name(gradient)}, x has {dtype}; nothing is cast "
-                f"silently: return gradient.astype({dtype!r}), or start from an x0 of "
-                f"dtype {_xp.dtype_name(gradient)}"
+                f"{what} has dtype {given}, x has {dtype}; nothing is cast silently: {remedy}"
             )
         return TypeError(
             f"{what} is a {type(gradient).__module__}.{type(gradient).__name__} on "
-            f"{_xp.device_of(gradient)}; x lives in {getattr(block.kernels, 'xp', np).__name__} on "
+            f"{_xp.device_of(gradient)}; x lives in {_xp.library(block.kernels)} on "
             f"{getattr(block.kernels, 'device', 'cpu')}: return an array of the same library "
             "and device"
         )

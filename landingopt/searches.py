@@ -16,6 +16,8 @@ from landingopt.space import Block, Space
 from landingopt.status import Status
 from landingopt.steps import BarzilaiBorwein, Context, Step
 
+_CLOSE = 0.05  # of ||psi|| / ||Phi||, the distance to which a line search brings its trials
+
 
 class BlockNumbers:
     """Inner products of one block, left where the data lives."""
@@ -248,12 +250,12 @@ class LineSearchRun:
         """Is the step accepted, and the step to try if not; per matrix for a separable stack."""
         space, s, recipe, new = self.space, self.space.scalars, self.recipe, self._spare
         moved_ok = self._try(point, new, eta)
-        slope = point.gradient_norm * point.gradient_norm
+        fall = (eta * point.gradient_norm) * point.gradient_norm  # in this order: no overflow
         merit, slack = new.merit, self.slack * self._rounding_scale()
         finite = s.isfinite(merit) & s.isfinite(new.gradient_norm) & moved_ok
-        good = finite & (merit <= self._reference - recipe.decrease * eta * slope + slack)
-        curvature = 2.0 * (merit - point.merit + eta * slope)
-        fitted = s.where(curvature > 0, s.divide(eta * eta * slope, curvature), 0.5 * eta)
+        good = finite & (merit <= self._reference - recipe.decrease * fall + slack)
+        curvature = 2.0 * (merit - point.merit + fall)
+        fitted = s.where(curvature > 0, s.divide(fall, curvature) * eta, 0.5 * eta)
         fitted = s.maximum(0.1 * eta, s.minimum(0.5 * eta, fitted))
         shorter = s.where(finite, fitted, 0.25 * eta)
         return (good if space.frozen is None else good | space.frozen), shorter
@@ -297,7 +299,7 @@ class LineSearchRun:
         rounding, or a long step's, but not each time.
         """
         s, unit = self.space.scalars, self.space.unit_roundoff
-        rise, fall = new.merit - point.merit, eta * point.gradient_norm * point.gradient_norm
+        rise, fall = new.merit - point.merit, (eta * point.gradient_norm) * point.gradient_norm
         uphill = (rise > 0.1 * fall) & (rise > 20.0 * unit * self._rounding_scale())
         count = s.where(uphill, self._uphill + 1, 0)
         self._uphill = s.where(good, count, self._uphill)
@@ -308,8 +310,9 @@ class LineSearchRun:
         space = self.space
         x, bounds, deltas = [], [], []
         ok: Any = True
+        tol = self._needed_distance(point)
         for i, block in enumerate(space.blocks):
-            moved = self.moves[i].apply(point.forms[i], eta, new.x[i])
+            moved = self.moves[i].apply(point.forms[i], eta, new.x[i], tol)
             placed = moved.x
             if space.frozen is not None:
                 placed = block.kernels.replace(placed, space.frozen, point.x[i])
@@ -332,6 +335,24 @@ class LineSearchRun:
         self.field(new)
         new.merit = self._merit(new, deltas)
         return ok
+
+    def _needed_distance(self, point: Point) -> float:
+        """A small part of ||psi|| / ||Phi||.
+
+        At distance d, psi has a normal part of d ||Phi|| and the merit an error of d^2 ||Phi||: where
+        the normal part of G dominates (f plus a large multiple of ||X||^2), X must lie closer.
+        """
+        ratios = []
+        for form in point.forms:
+            if form.phi is not None:
+                kernels = form.block.kernels
+                normal = kernels.host(kernels.norm(form.phi))[0]
+                ratio = np.divide(point.gradient_norm, normal)
+                if self.space.frozen is not None:
+                    ratio = np.where(self.space.frozen, np.inf, ratio)
+                ratios.append(float(np.min(ratio)))
+        closest = _CLOSE * min(ratios, default=np.inf)
+        return closest if closest > 0.0 else 1e-300
 
     def _capped(self, eta: Any, point: Point) -> Any:
         """eta ||psi||_2 <= 0.9: Newton–Schulz converges from X - eta psi, without scaling."""

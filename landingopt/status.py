@@ -21,6 +21,12 @@ class Status(IntEnum):
     LEFT_TUBE = 8
     EXTERNAL = 9
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
+
     @property
     def success(self) -> bool:
         return self in (Status.CONVERGED, Status.AT_ROUNDING)

@@ -407,7 +407,8 @@ class TestFigures:
         comparison.plot(tmp_path / "figure.png")
         with Image.open(tmp_path / "figure.png") as image:
             assert image.format == "PNG"
-            assert image.size == (1800, 600)
+            # Matplotlib rounds the size in pixels by its version.
+            assert np.allclose(image.size, (1800, 600), atol=2)
 
     def test_other_formats(self, comparison, tmp_path):
         comparison.plot(tmp_path / "figure.pdf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from landingopt.status import Status
 
 
 class Row:
-    """One checkpoint, as stop rules and callbacks see it.
+    """One iterate, as stop rules see it; a callback gets the same names, measured.
 
     Attributes
     ----------
@@ -265,7 +266,7 @@ class Observer:
             self._bar.update(row)
         if self.callback is not None:
             try:
-                answer = self.callback(row)
+                answer = self.callback(self._seen(row, values))
                 stopped = isinstance(answer, (bool, np.bool_)) and bool(answer)
             except StopIteration:
                 stopped = True
@@ -278,6 +279,12 @@ class Observer:
                     self.status = Status.CALLBACK
                 return True
         return False
+
+    def _seen(self, row: Row, values: dict[str, Any]) -> SimpleNamespace:
+        """The row as the callback gets it: numbers that stay, and x, whose memory is reused."""
+        return SimpleNamespace(
+            **values, x=row.x, wall=row.wall, first_gradient_norm=row.first_gradient_norm
+        )
 
     def close(self) -> None:
         if self._bar is not None:
@@ -309,32 +316,33 @@ def _has_timeout(rule: Any) -> bool:
 
 
 class RoundingWatch:
-    """AT_ROUNDING: ||grad|| <= 10 u sqrt(p) ||G||, or no progress beyond rounding for a while.
+    """AT_ROUNDING: ||grad|| <= u ||G||, or no progress beyond rounding for a while.
 
-    The second test applies only within a factor 100 of that bound (with the larger of ||G|| here and at
-    the start, for an f whose gradient vanishes): there, ``patience`` rows without a value or a gradient
-    norm better than the best so far end the run.
+    ||G|| is the larger of here and at the start, for an f whose gradient vanishes. The second test
+    applies within a factor 1000 sqrt(p) of that bound: there, ``patience`` rows without a value or a
+    gradient norm better than the best so far end the run.
     """
 
     def __init__(self, observer: Observer, patience: int):
         self.space, self.patience = observer.space, patience
-        self._scale = 10.0 * self.space.unit_roundoff * math.sqrt(self.space.size_p)
-        self._landed = max(1e-8, 4.0 * self.space.unit_roundoff * math.sqrt(self.space.size_p))
-        self._near: Any = 0.0
+        root = math.sqrt(self.space.size_p)
+        self._wide = 1000.0 * root
+        self._landed = max(1e-8, 4.0 * self.space.unit_roundoff * root)
+        self._level: Any = 0.0
         self._best_norm: Any = math.inf
         self._best_fun: Any = math.inf
         self._idle: Any = 0
 
     def start(self, reference: Point) -> None:
         assert reference.gradient is not None
-        self._near = 100.0 * self._scale * self.space.norm(reference.gradient)
+        self._level = self.space.unit_roundoff * self.space.norm(reference.gradient)
 
     def __call__(self, row: Any, point: Point) -> Any:
         norm, s = row.gradient_norm, self.space.scalars
-        if not s.any(norm <= self._near) or point.gradient is None:
+        if not s.any(norm <= self._wide * self._level) or point.gradient is None:
             return RUNNING
-        level = self._scale * self.space.norm(point.gradient)
-        self._near = s.maximum(self._near, 100.0 * level)
+        here = self.space.unit_roundoff * self.space.norm(point.gradient)
+        self._level = s.maximum(self._level, here)
         better = norm < 0.99 * self._best_norm
         self._best_norm = s.where(better, norm, self._best_norm)
         fun = row.feasible_fun
@@ -343,6 +351,6 @@ class RoundingWatch:
             self._best_fun = s.where(lower, fun, self._best_fun)
             better = better | lower
         self._idle = s.where(better, 0, self._idle + 1)
-        stuck = (norm <= self._near) & (self._idle >= self.patience)
-        solved = (row.distance <= self._landed) & ((norm <= level) | stuck)
+        stuck = (norm <= self._wide * self._level) & (self._idle >= self.patience)
+        solved = (row.distance <= self._landed) & ((norm <= self._level) | stuck)
         return np.where(solved, int(Status.AT_ROUNDING), RUNNING) if s.any(solved) else RUNNING

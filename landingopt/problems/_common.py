@@ -67,6 +67,10 @@ def check_data(**arrays: Array) -> ModuleType:
     return spaces[0]
 
 
+# The array library of a problem's data. A module cannot be pickled, so it is not kept.
+NAMESPACE = property(lambda problem: _xp.namespace(problem.like))
+
+
 def check_hermitian(xp: ModuleType, K: Array, name: str) -> None:
     """Refuse a matrix (or a stack with one) that is not Hermitian to rounding, with the number."""
     if K.shape[-1] != K.shape[-2]:

@@ -71,9 +71,10 @@ class Brockett:
     """
 
     constraint = Stiefel()
+    _xp = _common.NAMESPACE
 
     def __init__(self, K: Array, weights: Any):
-        self._xp = xp = _common.check_data(K=K)
+        xp = _common.check_data(K=K)
         _common.check_hermitian(xp, K, "K")
         self.K = K
         self.weights = _check_weights(xp, K, weights)

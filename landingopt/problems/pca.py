@@ -75,6 +75,7 @@ class PCA:
     """
 
     constraint = Stiefel()
+    _xp = _common.NAMESPACE
 
     def __init__(self, data: Array, n_components: int):
         xp = _common.check_data(data=data)
@@ -145,7 +146,6 @@ class PCA:
         return cls.from_covariance(K, p)
 
     def _set_up(self, xp: Any, covariance: Any, data: Any, p: int) -> None:
-        self._xp = xp
         self._covariance, self._data = covariance, data
         self._adjoint = (
             None if data is None else _common.scaled_adjoint(xp, data, -1.0 / data.shape[-2])

@@ -75,9 +75,10 @@ class Procrustes:
     """
 
     constraint = Stiefel()
+    _xp = _common.NAMESPACE
 
     def __init__(self, A: Array, B: Array, *, weight: float = 1.0):
-        self._xp = xp = _common.check_data(A=A, B=B)
+        xp = _common.check_data(A=A, B=B)
         if A.shape[-1] != B.shape[-1]:
             raise ValueError(
                 f"A has shape {tuple(A.shape)} and B {tuple(B.shape)}; X A - B needs A (..., p, m) "

@@ -74,9 +74,10 @@ class UnbalancedProcrustes:
     """
 
     constraint = Stiefel()
+    _xp = _common.NAMESPACE
 
     def __init__(self, A: Array, B: Array, *, weight: float = 1.0):
-        self._xp = xp = _common.check_data(A=A, B=B)
+        xp = _common.check_data(A=A, B=B)
         if A.shape[-2] != B.shape[-2]:
             raise ValueError(
                 f"A has shape {tuple(A.shape)} and B {tuple(B.shape)}; A X - B needs A (..., m, n) "
