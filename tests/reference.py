@@ -170,9 +170,9 @@ def bb_ns(fun, grad, x, steps, rtol=0.0):
         g = grad(x)
         m = H(x) @ g
         delta = H(x) @ x - np.eye(x.shape[1])
-        return fun(x) - inner(m, delta) / 2, g - x @ sym(m)
+        return fun(x) - inner(m, delta) / 2, g - x @ sym(m), np.linalg.norm(sym(m))
 
-    merit, psi = evaluate(x)
+    merit, psi, normal = evaluate(x)
     scale, reference, weight, enough = abs(merit), merit, 1.0, rtol * np.linalg.norm(psi)
     xs, etas, previous = [x], [], None
     for k in range(steps):
@@ -189,17 +189,17 @@ def bb_ns(fun, grad, x, steps, rtol=0.0):
             eta = min(eta, 0.9 / min(spectral_bound(psi), size))
         slack = 1e4 * 2.0**-52 * max(abs(reference), scale)
         while True:
-            new = newton_schulz(x - eta * psi, 1e-2)
+            new = newton_schulz(x - eta * psi, min(1e-2, 0.05 * size / normal))
             if new is None:
                 eta /= 4
                 continue
-            new_merit, new_psi = evaluate(new)
+            new_merit, new_psi, new_normal = evaluate(new)
             if new_merit <= reference - 1e-4 * eta * size**2 + slack:
                 break
             curvature = 2 * (new_merit - merit + eta * size**2)
             eta = min(max(eta**2 * size**2 / curvature, 0.1 * eta), 0.5 * eta)
         previous = (x, psi)
-        x, psi, merit = new, new_psi, new_merit
+        x, psi, merit, normal = new, new_psi, new_merit, new_normal
         reference = (0.85 * weight * reference + merit) / (0.85 * weight + 1)
         weight = 0.85 * weight + 1
         xs.append(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -596,3 +597,80 @@ def test_feasible_points_of_a_stack_in_which_one_matrix_is_nan():
     assert result.status[1] == Status.NONFINITE
     assert np.linalg.norm(result.feasible_x[0] - polar(result.x[0])) <= 1e-12
     assert np.isfinite(result.feasible_fun[0])
+
+
+# -- found by a first reader ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [-1e8, -1e5, 1e4, 1e6, 1e8])
+def test_a_dominating_normal_gradient(shift):
+    """f + shift ||X||^2 / 2 is f + const on the manifold, and G is then nearly normal to it."""
+    rng = np.random.default_rng(0)
+    u = np.linalg.qr(rng.standard_normal((50, 50)))[0]
+    k = (u * np.linspace(1.0, 2.0, 50)) @ u.T
+    k = (k + k.T) / 2
+    best = np.linalg.eigvalsh(k)[:5].sum() / 2
+    shifted = k + shift * np.eye(50)
+    problem = lo.Objective(
+        lambda x: 0.5 * float(np.sum(x * (shifted @ x))), lambda x: shifted @ x, shape=(50, 5)
+    )
+    result = lo.minimize(problem, rng=1, tol=1e-8)
+    assert result.success
+    assert result.nit < 400
+    x = result.feasible_x
+    assert abs(0.5 * np.sum(x * (k @ x)) - best) <= 1e-8 + 1e-16 * abs(shift)
+
+
+@pytest.mark.parametrize("shift", [-1e3, -1e2, 1e2, 1e3])
+def test_rounding_is_not_claimed_early_in_float32(shift):
+    rng = np.random.default_rng(0)
+    u = np.linalg.qr(rng.standard_normal((50, 50)))[0]
+    k = ((u * np.linspace(1.0, 2.0, 50)) @ u.T + shift * np.eye(50)).astype("float32")
+    k = (k + k.T) / 2
+    problem = lo.Objective(
+        lambda x: 0.5 * np.sum(x * (k @ x)), lambda x: k @ x, shape=(50, 5), like=k
+    )
+    result = lo.minimize(problem, rng=1, tol=0)
+    assert result.status == Status.AT_ROUNDING
+    x = result.x.astype(float)
+    gradient = k.astype(float) @ x
+    # The rounding of the gradient itself, u ||G||, not ten or a hundred times as much.
+    bound = 4.0 * 2.0**-23 * np.linalg.norm(gradient)
+    assert np.linalg.norm(gradient - x @ (x.T @ gradient)) <= bound
+
+
+def test_the_rows_of_a_callback_keep_their_numbers():
+    rows = []
+    problem = lo.problems.Procrustes.random(8, rng=0)
+    trace = lo.minimize(problem, rng=0, callback=rows.append).trace
+    assert [row.fun for row in rows] == list(trace["fun"])
+    assert [row.gradient_norm for row in rows] == list(trace["gradient_norm"])
+
+
+def test_a_stationary_start_is_said():
+    problem = lo.problems.PCA(np.diag(np.arange(1.0, 7.0)), 2)
+    saddle = lo.minimize(problem, np.eye(6, 2))
+    assert saddle.nit == 0
+    assert "The start itself is stationary" in saddle.message
+    assert "stationary" not in lo.minimize(problem, rng=0).message
+
+
+def test_problems_can_be_pickled():
+    for problem in (
+        lo.problems.Procrustes.random(3, rng=0),
+        lo.problems.UnbalancedProcrustes.random(6, 2, rng=0),
+        lo.problems.PCA.random(6, 2, rng=0),
+        lo.problems.Brockett.random(6, 2, rng=0),
+    ):
+        x = lo.stiefel.random(*problem.shape, rng=0)
+        assert pickle.loads(pickle.dumps(problem)).fun(x) == problem.fun(x)
+
+
+def test_a_status_reads_as_its_name():
+    assert str(Status.CONVERGED) == f"{Status.CONVERGED}" == "CONVERGED"
+    assert Status.CONVERGED == 0
+
+
+def test_eps_without_a_step_is_refused():
+    with pytest.raises(ValueError, match="no tube"):
+        lo.landing(eps=0.1)

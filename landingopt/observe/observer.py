@@ -318,6 +318,8 @@ def _has_timeout(rule: Any) -> bool:
 class RoundingWatch:
     """AT_ROUNDING: ||grad|| <= u ||G||, or no progress beyond rounding for a while.
 
+    A start within 10 u sqrt(p) ||G|| is left as it is: from there a first step would follow noise.
+
     ||G|| is the larger of here and at the start, for an f whose gradient vanishes. The second test
     applies within a factor 1000 sqrt(p) of that bound: there, ``patience`` rows without a value or a
     gradient norm better than the best so far end the run.
@@ -326,7 +328,7 @@ class RoundingWatch:
     def __init__(self, observer: Observer, patience: int):
         self.space, self.patience = observer.space, patience
         root = math.sqrt(self.space.size_p)
-        self._wide = 1000.0 * root
+        self._wide = 1000.0 * root  # in units of the level
         self._landed = max(1e-8, 4.0 * self.space.unit_roundoff * root)
         self._level: Any = 0.0
         self._best_norm: Any = math.inf
@@ -352,5 +354,6 @@ class RoundingWatch:
             better = better | lower
         self._idle = s.where(better, 0, self._idle + 1)
         stuck = (norm <= self._wide * self._level) & (self._idle >= self.patience)
-        solved = (row.distance <= self._landed) & ((norm <= self._level) | stuck)
+        level = self._level * (1.0 if row.iteration else 0.01 * self._wide)
+        solved = (row.distance <= self._landed) & ((norm <= level) | stuck)
         return np.where(solved, int(Status.AT_ROUNDING), RUNNING) if s.any(solved) else RUNNING
