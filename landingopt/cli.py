@@ -205,7 +205,8 @@ def procrustes(
     the normal part of the step is a Newton-Schulz iteration.
     """
     with _one_line_errors():
-        names = _names(methods or (_ON_CUDA if device is Device.cuda else _ON_CPU))
+        default = _ON_CUDA if device is Device.cuda else _ON_CPU
+        names = _names(default if methods is None else methods)
         figure = None if out.lower() == "none" else _writable(Path(out), figure=True)
         for path in (csv, json):
             if path is not None:

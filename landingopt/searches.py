@@ -15,6 +15,7 @@ from landingopt.point import Point
 from landingopt.space import Block, Space
 from landingopt.status import Status
 from landingopt.steps import BarzilaiBorwein, Context, Step
+from landingopt.stiefel import orthonormalized
 
 _CLOSE = 0.05  # of ||psi|| / ||Phi||, the distance to which a line search brings its trials
 
@@ -188,8 +189,6 @@ class LineSearchRun:
 
     def first(self, x0: list[Array]) -> Point:
         """The start, projected by Newton–Schulz where it is off the manifold."""
-        from landingopt.stiefel import orthonormalized
-
         space = self.space
         for i, block in enumerate(space.blocks):
             if not block.stiefel:
