@@ -201,10 +201,10 @@ class ArrayScalars:
             return self._array(a) / b
 
     def any(self, a: Any) -> bool:
-        return bool(self._xp.any(self._array(a)))
+        return a if isinstance(a, bool) else bool(self._xp.any(self._array(a)))
 
     def all(self, a: Any) -> bool:
-        return bool(self._xp.all(self._array(a)))
+        return a if isinstance(a, bool) else bool(self._xp.all(self._array(a)))
 
 
 FLOATS = Floats()

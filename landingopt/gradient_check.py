@@ -267,7 +267,7 @@ def _checked_gradient(near: _Near) -> GradientCheck:
     if G.any():
         directions["gradient"] = G / norm(G)
     for name, v in directions.items():
-        typical = norm(G[v != 0]) * norm(v) / math.sqrt(np.count_nonzero(v))
+        typical = float(norm(G[v != 0]) * norm(v)) / math.sqrt(np.count_nonzero(v))
         rows.append(_look(near, near.value, name, v, G @ v, typical))
     if near.both is not None:
         value, gradient = near.both(near.user(near.x))
@@ -284,7 +284,7 @@ def _checked_hessian(near: _Near) -> HessianCheck:
     u, rows, pairs = near.direction(), [], []
     for name, v in near.directions().items():
         Hv = near.vector(near.problem.hessp(near.user(near.x), near.user(v)), "hessp(x, v)")
-        typical = norm(u) * norm(Hv) / math.sqrt(u.size)
+        typical = float(norm(u) * norm(Hv)) / math.sqrt(u.size)
         rows.append(_look(near, lambda y: u @ near.gradient(y), name, v, u @ Hv, typical))
         pairs.append((v, Hv))
     (v, Hv), (w, Hw) = pairs[:2]

@@ -152,68 +152,105 @@ class Schedule:
 
 @dataclass(frozen=True)
 class BarzilaiBorwein:
-    """<s, s> / |<s, y>| at even k, |<s, y>| / <y, y> at odd k; s, y: changes of x and of the field.
+    """Barzilai–Borwein steps, alternating first and adaptive later.
 
-    The first step is 0.1 sqrt(p) / ||F||: a tenth of a radian for every column.
+    With s, y the changes of x and of the field since the last step, the long step is
+    <s, s> / |<s, y>| and the short one |<s, y>| / <y, y>. The first ``alternate`` iterations take them
+    in turn (long at even k), which is best where few iterations are enough. From then on the rule is
+    ABBmin with an adaptive threshold, which is far better where the Hessian is ill-conditioned (a small
+    eigengap): the smallest of the last ``memory`` short steps where short < threshold long, and the
+    threshold becomes 0.9 of itself; else the long step, and the threshold becomes 1.1 of itself.
+
+    The first step of all is ``first`` sqrt(p) / ||F||: a tenth of a radian for every column.
 
     References
     ----------
     Barzilai, Borwein, Two-point step size gradient methods, IMA J. Numer. Anal. 8, 1988; on the
-    Stiefel manifold: Wen, Yin, Math. Program. 142, 2013.
+    Stiefel manifold: Wen, Yin, Math. Program. 142, 2013; ABBmin: Frassoldati, Zanni, Zanghirati,
+    J. Ind. Manag. Optim. 4, 2008; the adaptive threshold: Bonettini, Zanella, Zanni, Inverse Problems
+    25, 2009.
     """
 
     first: float = 0.1
+    alternate: float = 100
+    threshold: float = 0.5
+    memory: int = 5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "first", check_step(self.first, "first"))
+        if not self.alternate >= 0:
+            raise ValueError(f"alternate must be a number of iterations, got {self.alternate!r}")
+        if not 0.0 < self.threshold < 1.0:
+            raise ValueError(f"threshold must lie strictly in (0, 1), got {self.threshold!r}")
+        if not self.memory >= 1:
+            raise ValueError(f"memory must be at least 1, got {self.memory!r}")
 
     def start(self, context: Context) -> BarzilaiBorweinRun:
         return BarzilaiBorweinRun(self, context)
 
 
 class BarzilaiBorweinRun:
-    __slots__ = ("recipe", "context", "_last", "_work")
+    __slots__ = ("recipe", "context", "_last", "_work", "_short", "_threshold")
 
     def __init__(self, recipe: BarzilaiBorwein, context: Context):
         self.recipe, self.context = recipe, context
         self._last: Any = None
         self._work: list[tuple[Array, Array]] | None = None
+        self._short: list[Any] = []  # the last short steps
+        self._threshold: Any = recipe.threshold
 
-    def size(self, k: int, point: Point) -> Any:
+    def size(self, k: Any, point: Point) -> Any:
+        """The step after k steps; k is an array where matrices of a stack have taken unequal numbers."""
+        numbers, scalars = self.context.numbers, self.context.numbers.scalars
+        if point.previous is None:
+            self._last = self._first(point)
+            return self._last
+        s, y = self._changes(point, point.previous)
+        ss, sy, yy = numbers.dots((s, s), (s, y), (y, y))
+        long, short = scalars.divide(ss, abs(sy)), scalars.divide(abs(sy), yy)
+        usable = scalars.isfinite(long) & scalars.isfinite(short) & (long > 0) & (short > 0)
+        short = scalars.where(usable, short, math.inf)
+        self._short = [*self._short, short][-self.recipe.memory :]
+        eta = scalars.where(k % 2 == 0, long, short)
+        late = k >= self.recipe.alternate
+        if scalars.any(late):
+            eta = scalars.where(late, self._adaptive(long, short, late & usable), eta)
+        last = self._last if point.step is None else point.step
+        self._last = scalars.where(usable, eta, last)
+        return self._last
+
+    def _first(self, point: Point) -> Any:
         numbers, scalars = self.context.numbers, self.context.numbers.scalars
         fields = [form.array() for form in point.forms]
-        previous = point.previous
-        if previous is None:
-            (square,) = numbers.dots((fields, fields))
-            norm = scalars.sqrt(square)
-            self._last = scalars.where(
-                norm > 0,
-                scalars.divide(self.recipe.first * self.context.first_size, norm),
-                scalars.full(1.0),
-            )
-            return self._last
+        (square,) = numbers.dots((fields, fields))
+        norm = scalars.sqrt(square)
+        step = scalars.divide(self.recipe.first * self.context.first_size, norm)
+        return scalars.where(norm > 0, step, scalars.full(1.0))
+
+    def _changes(self, point: Point, previous: Point) -> tuple[list[Array], list[Array]]:
+        """s and y."""
         if self._work is None:
-            empty = [form.block.kernels.empty for form in point.forms]
-            shapes = [form.block.inner_shape for form in point.forms]
-            self._work = [(e(shape), e(shape)) for e, shape in zip(empty, shapes, strict=True)]
+            blocks = [form.block for form in point.forms]
+            self._work = [
+                (b.kernels.empty(b.inner_shape), b.kernels.empty(b.inner_shape)) for b in blocks
+            ]
         s, y = [], []
         for i, form in enumerate(point.forms):
             subtract, (s_work, y_work) = form.block.kernels.subtract, self._work[i]
             s.append(subtract(point.x[i], previous.x[i], out=s_work))
-            y.append(subtract(fields[i], previous.forms[i].array(), out=y_work))
-        even = (
-            k % 2 == 0
-        )  # per matrix, where matrices of a stack have taken unequal numbers of steps
-        if isinstance(even, bool):
-            ss_or_yy, sy = numbers.dots((s, s) if even else (y, y), (s, y))
-            eta = scalars.divide(ss_or_yy, abs(sy)) if even else scalars.divide(abs(sy), ss_or_yy)
-        else:
-            ss, sy, yy = numbers.dots((s, s), (s, y), (y, y))
-            eta = scalars.where(even, scalars.divide(ss, abs(sy)), scalars.divide(abs(sy), yy))
-        usable = scalars.isfinite(eta) & (eta > 0)
-        last = self._last if point.step is None else point.step
-        self._last = scalars.where(usable, eta, last)
-        return self._last
+            y.append(subtract(form.array(), previous.forms[i].array(), out=y_work))
+        return s, y
+
+    def _adaptive(self, long: Any, short: Any, update: Any) -> Any:
+        """ABBmin; the threshold moves where ``update`` holds."""
+        scalars = self.context.numbers.scalars
+        careful = short < self._threshold * long
+        smallest = self._short[0]
+        for value in self._short[1:]:
+            smallest = scalars.minimum(smallest, value)
+        moved = self._threshold * scalars.where(careful, 0.9, 1.1)
+        self._threshold = scalars.where(update, moved, self._threshold)
+        return scalars.where(careful, smallest, long)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class TestProcrustes:
         problem = lo.problems.Procrustes.random(6, rng=0)
         sign = int(re.search(r"det x = ([+-]1)", result.stdout)[1])
         assert f"f* = {problem.optimum(component=sign)[1]:.12g} (closed form" in result.stdout
-        assert re.search(r"best +landing: f - f\* = .*relative .*distance", result.stdout)
+        assert re.search(r"best +landing(-step)?: f - f\* = .*relative .*distance", result.stdout)
         assert out.read_bytes().startswith(b"\x89PNG")
         assert str(out) in result.stdout
         with open(traces, newline="") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import pickle
@@ -674,3 +675,23 @@ def test_a_status_reads_as_its_name():
 def test_eps_without_a_step_is_refused():
     with pytest.raises(ValueError, match="no tube"):
         lo.landing(eps=0.1)
+
+
+def test_a_small_eigengap():
+    """Alternating Barzilai–Borwein steps alone need over 10,000 iterations here."""
+    rng = np.random.default_rng(0)
+    spectrum = np.r_[np.linspace(2.0, 1.5, 3), 1.0, 1.0 - 1e-6, np.linspace(0.9, 0.1, 55)]
+    u = np.linalg.qr(rng.standard_normal((60, 60)))[0]
+    problem = lo.problems.PCA.from_covariance(_symmetric((u * spectrum) @ u.T), 4)
+    x0 = lo.stiefel.random(60, 4, rng=1)
+    result = lo.minimize(problem, x0, tol=1e-9)
+    assert result.success
+    assert result.nit < 3000
+    alternating = lo.steps.BarzilaiBorwein(alternate=math.inf)
+    landing = lo.landing()
+    old = dataclasses.replace(landing, search=lo.searches.LineSearch(guess=alternating))
+    assert lo.minimize(problem, x0, old, tol=1e-9).nit > 2 * result.nit
+
+
+def _symmetric(a):
+    return (a + a.T) / 2

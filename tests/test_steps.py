@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference as ref
 
+import landingopt as lo
 from landingopt import steps
 from landingopt._xp import FLOATS
 from landingopt.fields import Field, FieldRun, LeftForm, Penalty
@@ -309,3 +310,49 @@ def test_barzilai_borwein_at_any_scale(rng, scale):
         return [run.size(0, first), run.size(1, second), run.size(2, second)]
 
     np.testing.assert_allclose(np.asarray(sizes(scale)) * scale, sizes(1.0), rtol=1e-10)
+
+
+def test_barzilai_borwein_turns_adaptive():
+    """From ``alternate`` on: ABBmin with its moving threshold, against a naive loop."""
+    rng = np.random.default_rng(3)
+    u = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    k = (u * np.logspace(0, -3, 12)) @ u.T
+    problem = lo.problems.PCA.from_covariance((k + k.T) / 2, 3)
+    guess = lo.steps.BarzilaiBorwein(alternate=4, threshold=0.6, memory=3)
+    method = lo.Method(
+        search=lo.searches.LineSearch(guess=guess),
+        field=lo.fields.Field(lo.fields.Euclidean(), None),
+        move=lo.moves.NewtonSchulz(tol=1e-13),
+    )
+    xs = []
+    trace = lo.minimize(
+        problem,
+        method=method,
+        rng=0,
+        stop=lo.MaxIterations(30),
+        callback=lambda row: xs.append(row.x.copy()),
+    ).trace
+
+    def psi(x):
+        g = problem.grad(x)
+        c = x.T @ g
+        return g - x @ (c + c.T) / 2
+
+    threshold, shorts, agree, adaptive = 0.6, [], 0, set()
+    for i in range(1, 30):
+        s, y = xs[i] - xs[i - 1], psi(xs[i]) - psi(xs[i - 1])
+        long, short = np.sum(s * s) / abs(np.sum(s * y)), abs(np.sum(s * y)) / np.sum(y * y)
+        shorts = [*shorts, short][-3:]
+        if i < 4:
+            wanted = long if i % 2 == 0 else short
+        elif short < threshold * long:
+            wanted, threshold = min(shorts), 0.9 * threshold
+            adaptive.add("short")
+        else:
+            wanted, threshold = long, 1.1 * threshold
+            adaptive.add("long")
+        taken = trace["step"][i + 1]
+        agree += abs(taken - wanted) <= 1e-6 * wanted
+        assert taken <= wanted * (1 + 1e-6)  # the search and the cap only shorten
+    assert adaptive == {"short", "long"}
+    assert agree >= 20

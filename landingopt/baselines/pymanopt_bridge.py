@@ -552,7 +552,7 @@ def _classes() -> _Classes:
             return 0.5 * (a - np.conjugate(np.swapaxes(a, -1, -2)))
 
         def inner_product(self, point: Array, a: Array, b: Array) -> float:
-            return np.vdot(a, b).real
+            return float(np.vdot(a, b).real)
 
         def zero_vector(self, point: Array) -> Array:
             return super().zero_vector(point).astype(complex)
