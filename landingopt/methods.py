@@ -114,8 +114,8 @@ def landing(
     r"""The landing: matrix products only, attracted to the manifold.
 
     Without a step it is parameter-free (the recommended first choice): along
-    psi = G - X sym(X^H G), with Barzilai–Borwein steps, a nonmonotone line search on the feasible
-    value, and a Newton–Schulz normal step,
+    psi = G - X sym(X^H G), with Barzilai–Borwein steps (adaptive after 100 iterations), a nonmonotone
+    line search on the feasible value, and a Newton–Schulz normal step,
 
         X <- NS(X - eta psi(X)).
 

@@ -29,8 +29,8 @@ class Result:
     distance : float or array
         ||X^H X - I||_F at ``x``.
     nit, nfev, njev, nhev : int
-        Steps taken; evaluations of f, its gradient and Hessian products by the method. What an
-        observer measured is not among them.
+        Iterations (steps; in a separable stack, rounds of trials); evaluations of f, its gradient
+        and Hessian products by the method. What an observer measured is not among them.
     seconds : float
         The method's own time; the clock stands still while rows are recorded.
     status : Status, or array of codes for a separable stack

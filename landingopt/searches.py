@@ -187,6 +187,7 @@ class LineSearchRun:
         self._refusals: Any = 0
         self._shorter: Any = 0.0
 
+    @np.errstate(all="ignore")  # an x0 of any scale
     def first(self, x0: list[Array]) -> Point:
         """The start, projected by Newton–Schulz where it is off the manifold."""
         space = self.space
