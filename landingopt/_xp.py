@@ -376,12 +376,14 @@ class NumpyStack:
     def dot(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Re <a, b> per matrix; measured again, scaled, where squares leave the dtype's range."""
         with np.errstate(all="ignore"):
-            value = np.vecdot(self._rows(a), self._rows(b)).real
+            value = np.vecdot(self._rows(a), self._rows(b)).real.astype(np.float64)
         sizes = np.abs(value)
         doubtful = ~((sizes > self._low) & (sizes < self._high))
         if doubtful.any():
-            part = a[doubtful]
-            value[doubtful] = Generic(part, part.shape[:1]).dot(part, b[doubtful])
+            # In double precision: the square of a float32 number may have no float32.
+            wide = np.result_type(self.dtype, np.float64)
+            part = a[doubtful].astype(wide)
+            value[doubtful] = Generic(part, part.shape[:1]).dot(part, b[doubtful].astype(wide))
         return value
 
     def norm(self, a: np.ndarray) -> np.ndarray:

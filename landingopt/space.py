@@ -79,11 +79,6 @@ class Space:
         )
 
     @property
-    def matrix_on_cpu(self) -> bool:
-        """One NumPy matrix: reading its numbers is free."""
-        return self._one is not None
-
-    @property
     def array(self) -> bool:
         """The unknown is one array (not a dict or tuple of them)."""
         return self._kind == "array"

@@ -208,13 +208,14 @@ class BarzilaiBorweinRun:
         s, y = self._changes(point, point.previous)
         ss, sy, yy = numbers.dots((s, s), (s, y), (y, y))
         long, short = scalars.divide(ss, abs(sy)), scalars.divide(abs(sy), yy)
-        usable = scalars.isfinite(long) & scalars.isfinite(short) & (long > 0) & (short > 0)
-        short = scalars.where(usable, short, math.inf)
+        known = scalars.isfinite(short) & (short > 0)  # <y, y> may leave the range of float32
+        short = scalars.where(known, short, math.inf)
         self._short = [*self._short, short][-self.recipe.memory :]
         eta = scalars.where(k % 2 == 0, long, short)
         late = k >= self.recipe.alternate
         if scalars.any(late):
-            eta = scalars.where(late, self._adaptive(long, short, late & usable), eta)
+            eta = scalars.where(late, self._adaptive(long, short, late & known), eta)
+        usable = scalars.isfinite(eta) & (eta > 0)
         last = self._last if point.step is None else point.step
         self._last = scalars.where(usable, eta, last)
         return self._last
