@@ -64,6 +64,15 @@ def distance(x):
     return float(np.sqrt(np.sum(np.abs(H(x) @ x - np.eye(x.shape[1])) ** 2)))
 
 
+def seeded(seed, shape, dtype="float64"):
+    """A Gaussian array, the same for the same seed."""
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal(shape)
+    if np.dtype(dtype).kind == "c":
+        x = x + 1j * generator.standard_normal(shape)
+    return x.astype(dtype)
+
+
 def polar(x):
     u, _, vh = np.linalg.svd(x, full_matrices=False)
     return u @ vh

@@ -9,21 +9,14 @@ import pickle
 
 import numpy as np
 import pytest
+from reference import polar
+from reference import seeded as gaussian
 
 import landingopt as lo
 from landingopt import Status
 
 FIXED = lo.landing(step=0.02)
 METHODS = {"line search": lo.landing(), "fixed step": FIXED}
-
-
-def polar(x):
-    u, _, vh = np.linalg.svd(x, full_matrices=False)
-    return u @ vh
-
-
-def gaussian(seed, shape):
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 TARGET = gaussian(0, (6, 4))

@@ -7,6 +7,8 @@ import pickle
 
 import numpy as np
 import pytest
+from reference import polar
+from reference import seeded as gaussian
 
 import landingopt as lo
 
@@ -15,21 +17,8 @@ UNIT = {"float32": 2.0**-23, "complex64": 2.0**-23, "float64": 2.0**-52, "comple
 METHODS = {"line search": lo.landing(), "fixed step": lo.landing(step=0.02, lam=1.0)}
 
 
-def gaussian(seed, shape, dtype="float64"):
-    generator = np.random.default_rng(seed)
-    x = generator.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * generator.standard_normal(shape)
-    return x.astype(dtype)
-
-
 def adjoint(x):
     return np.conj(np.swapaxes(x, -1, -2))
-
-
-def polar(x):
-    u, _, vh = np.linalg.svd(x, full_matrices=False)
-    return u @ vh
 
 
 def gradient_norm(x, gradient):

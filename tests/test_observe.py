@@ -12,6 +12,8 @@ import time
 
 import numpy as np
 import pytest
+from reference import polar
+from reference import seeded as gaussian
 
 import landingopt as lo
 from landingopt import Status
@@ -25,19 +27,6 @@ methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 def adjoint(x):
     return np.conj(np.swapaxes(x, -1, -2))
-
-
-def polar(x):
-    u, _, vh = np.linalg.svd(x, full_matrices=False)
-    return u @ vh
-
-
-def gaussian(seed, shape, dtype="float64"):
-    generator = np.random.default_rng(seed)
-    x = generator.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * generator.standard_normal(shape)
-    return x.astype(dtype)
 
 
 def riemannian_norm(x, gradient):
