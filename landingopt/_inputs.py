@@ -224,6 +224,18 @@ def same(component: Any, given: Any) -> bool:
     return not isinstance(component, str) and bool(np.all(np.asarray(component) == given))
 
 
+def sign_of(x0: Array, component: Any) -> Any:
+    """The component of x0 (per matrix), or the error that there is only one."""
+    here = stiefel.component(x0)
+    if here is None:
+        raise ValueError(
+            f"component = {component!r} was given, but x of shape {tuple(x0.shape)} and dtype "
+            f"{_xp.dtype_name(x0)} lives in one connected set (only real square matrices fall into "
+            "two, by the sign of det x); drop component"
+        )
+    return here
+
+
 def in_component(x0: Variable, component: Any) -> Variable:
     """x0, or its reflection, in the wanted component of O_p."""
     if isinstance(x0, tuple) and isinstance(component, tuple) and len(component) == len(x0):
@@ -232,13 +244,7 @@ def in_component(x0: Variable, component: Any) -> Variable:
     if isinstance(x0, (Mapping, tuple)):
         raise ValueError("component is for one array, not for products of blocks")
     sign = np.asarray(_xp.to_host(component) if hasattr(component, "dtype") else component)
-    here = stiefel.component(x0)
-    if here is None:
-        raise ValueError(
-            f"component = {component!r} was given, but x of shape {tuple(x0.shape)} and dtype "
-            f"{_xp.dtype_name(x0)} lives in one connected set (only real square matrices fall into "
-            "two, by the sign of det x); drop component"
-        )
+    here = sign_of(x0, component)
     if sign.dtype.kind not in "iuf" or not np.all(np.isin(sign, (1, -1))):
         raise ValueError(f'component must be +1, -1, "both" or None, got {component!r}')
     if sign.shape not in ((), np.shape(here)):

@@ -260,8 +260,8 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
 
 
 def _minimize_both(problem: Problem, x0: Variable, method: Any, options: dict[str, Any]) -> Result:
-    if hasattr(x0, "ndim") and stiefel.component(x0) is None:
-        inputs.in_component(x0, "both")
+    if hasattr(x0, "ndim"):
+        inputs.sign_of(x0, "both")
     if not hasattr(x0, "ndim") or x0.ndim != 2:
         raise ValueError(
             'component="both" takes one square matrix; for a stack pass component=+1 or -1 (or an '

@@ -210,11 +210,8 @@ class ArrayScalars:
 FLOATS = Floats()
 
 
-class NumpyMatrix:
-    """Kernels for one NumPy matrix: ``out=`` everywhere, scalars are Python floats."""
-
-    scalars: Any = FLOATS
-    subsets = False
+class _NumpyArithmetic:
+    """What NumPy does alike for one matrix and for a stack, with ``out=`` everywhere; abstract."""
 
     def __init__(self, like: np.ndarray):
         self.dtype = like.dtype
@@ -228,32 +225,24 @@ class NumpyMatrix:
         return np.empty(shape, dtype=self.dtype)
 
     def adjoint(self, x: np.ndarray) -> np.ndarray:
-        return x.conj().T if self.complex else x.T
+        return x.conj().mT if self.complex else x.mT
 
     def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         return np.matmul(a, b, out=out)
 
     def cross(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """a^H b.  With ``a is b`` NumPy calls the symmetric product."""
-        return np.matmul(a.conj().T if self.complex else a.T, b, out=out)
+        return np.matmul(a.conj().mT if self.complex else a.mT, b, out=out)
 
     def outer(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """a b^H."""
-        return np.matmul(a, b.conj().T if self.complex else b.T, out=out)
+        return np.matmul(a, b.conj().mT if self.complex else b.mT, out=out)
 
     def add(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         return np.add(a, b, out=out)
 
     def subtract(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         return np.subtract(a, b, out=out)
-
-    def scale(self, a: np.ndarray, t: float, out: np.ndarray | None = None) -> np.ndarray:
-        return np.multiply(a, t, out=out)
-
-    def add_identity(self, a: np.ndarray, t: float) -> np.ndarray:
-        """a + t I, in place."""
-        a.reshape(-1)[:: a.shape[0] + 1] += t
-        return a
 
     def sym(self, a: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         out = np.add(a, self.adjoint(a), out=out)
@@ -264,6 +253,28 @@ class NumpyMatrix:
         out = np.subtract(a, self.adjoint(a), out=out)
         out *= 0.5
         return out
+
+    def copy_into(self, a: np.ndarray, out: np.ndarray) -> np.ndarray:
+        np.copyto(out, a)
+        return out
+
+    def random(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        return rng.standard_normal(shape).astype(self.dtype)
+
+
+class NumpyMatrix(_NumpyArithmetic):
+    """Kernels for one NumPy matrix: ``out=`` everywhere, scalars are Python floats."""
+
+    scalars: Any = FLOATS
+    subsets = False
+
+    def scale(self, a: np.ndarray, t: float, out: np.ndarray | None = None) -> np.ndarray:
+        return np.multiply(a, t, out=out)
+
+    def add_identity(self, a: np.ndarray, t: float) -> np.ndarray:
+        """a + t I, in place."""
+        a.reshape(-1)[:: a.shape[0] + 1] += t
+        return a
 
     def dot(self, a: np.ndarray, b: np.ndarray) -> float:
         """Re <a, b> over all entries."""
@@ -300,56 +311,25 @@ class NumpyMatrix:
     def replace(self, a: np.ndarray, condition: bool, b: np.ndarray) -> np.ndarray:
         return self.copy_into(b, a) if condition else a
 
-    def copy_into(self, a: np.ndarray, out: np.ndarray) -> np.ndarray:
-        np.copyto(out, a)
-        return out
-
     def host(self, *values: float) -> tuple[float, ...]:
         return values
 
-    def random(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        return rng.standard_normal(shape).astype(self.dtype)
 
-
-class NumpyStack:
+class NumpyStack(_NumpyArithmetic):
     """Kernels for a stack of NumPy matrices: ``out=`` everywhere, one number for each matrix."""
 
     subsets = True  # some matrices of a stack can be worked on apart
 
     def __init__(self, like: np.ndarray, batch: tuple[int, ...]):
-        self.dtype, self.batch = like.dtype, batch
-        self.complex = like.dtype.kind == "c"
-        self.unit_roundoff = unit_roundoff(like)
-        info = np.finfo(like.dtype)
-        self.scalars: Any = ArrayScalars(np, info.dtype, None, batch)
-        self._low, self._high = float(info.tiny) / float(info.eps) ** 2, float(info.max)
+        super().__init__(like)
+        self.batch = batch
+        self.scalars: Any = ArrayScalars(np, np.finfo(like.dtype).dtype, None, batch)
 
     def _expand(self, t: Any) -> Any:
         """A number per matrix as something that multiplies the stack, in the stack's precision."""
         if isinstance(t, (float, int)):
             return t
         return t.astype(self.dtype, copy=False)[..., None, None]
-
-    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
-        return np.empty(shape, dtype=self.dtype)
-
-    def adjoint(self, x: np.ndarray) -> np.ndarray:
-        return x.conj().mT if self.complex else x.mT
-
-    def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        return np.matmul(a, b, out=out)
-
-    def cross(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        return np.matmul(self.adjoint(a), b, out=out)
-
-    def outer(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        return np.matmul(a, self.adjoint(b), out=out)
-
-    def add(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        return np.add(a, b, out=out)
-
-    def subtract(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        return np.subtract(a, b, out=out)
 
     def scale(self, a: np.ndarray, t: Any, out: np.ndarray | None = None) -> np.ndarray:
         return np.multiply(a, self._expand(t), out=out)
@@ -359,16 +339,6 @@ class NumpyStack:
         diagonal = np.einsum("...ii->...i", a)
         diagonal += t if isinstance(t, (float, int)) else self._expand(t)[..., 0]
         return a
-
-    def sym(self, a: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        out = np.add(a, self.adjoint(a), out=out)
-        out *= 0.5
-        return out
-
-    def skew(self, a: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        out = np.subtract(a, self.adjoint(a), out=out)
-        out *= 0.5
-        return out
 
     def _rows(self, a: np.ndarray) -> np.ndarray:
         return a.reshape((*self.batch, -1))
@@ -411,15 +381,8 @@ class NumpyStack:
         a[condition] = b[condition]
         return a
 
-    def copy_into(self, a: np.ndarray, out: np.ndarray) -> np.ndarray:
-        np.copyto(out, a)
-        return out
-
     def host(self, *values: Any) -> tuple[np.ndarray, ...]:
         return tuple(np.asarray(v, dtype=np.float64) for v in values)
-
-    def random(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        return rng.standard_normal(shape).astype(self.dtype)
 
 
 class Generic:

@@ -32,15 +32,7 @@ class BlockNumbers:
 
 def _place_start(space: Space, point: Point, x0: list[Array]) -> None:
     point.place(x0)
-    point.distance_bound = space.combine([_distance(b, x) for b, x in zip(space.blocks, x0)])
-
-
-def _distance(block: Block, x: Array) -> Any:
-    """||X^H X - I||_F where the data lives; 0 for an unconstrained block."""
-    kernels = block.kernels
-    if not block.stiefel:
-        return kernels.norm(x) * 0.0
-    return kernels.norm(kernels.add_identity(kernels.cross(x, x), -1.0))
+    point.distance_bound = space.combine([b.distance(x) for b, x in zip(space.blocks, x0)])
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ class OpenLoopRun:
         point, spare = self._point, self._spare
         _place_start(self.space, point, x0)
         if self.eps is not None:
-            self._check_tube([_distance(b, x) for b, x in zip(self.space.blocks, x0)])
+            self._check_tube([b.distance(x) for b, x in zip(self.space.blocks, x0)])
         spare.place([b.kernels.empty(b.inner_shape) for b in self.space.blocks])
         return point
 
@@ -194,7 +186,7 @@ class LineSearchRun:
         for i, block in enumerate(space.blocks):
             if not block.stiefel:
                 continue
-            d = np.max(block.kernels.host(_distance(block, x0[i]))[0])
+            d = np.max(block.kernels.host(block.distance(x0[i]))[0])
             if not d <= 4.0 * space.unit_roundoff * block.p**0.5:
                 x0[i] = orthonormalized(x0[i], f"{block.name}0")
         _place_start(space, self._point, x0)
@@ -224,17 +216,19 @@ class LineSearchRun:
             point.merit = point.fun
             self._reference, self._scale = point.fun, abs(point.fun)
         eta = self._first_trial(point)
-        good, shorter = self._trial(point, eta)
+        good, finite = self._trial(point, eta)
         if self.space.separable:
-            self._hold(point, good, shorter)
+            if not self.space.scalars.all(good):
+                self._shorter = self._shortened(point, eta, finite)
+            self._hold(point, good)
             return self._accepted(point, eta, good)
         trials = 1
         while not good:
             if trials == self.recipe.max_trials:
                 point.status = Status.LINE_SEARCH
                 return point
-            eta, trials = shorter, trials + 1
-            good, shorter = self._trial(point, eta)
+            eta, trials = self._shortened(point, eta, finite), trials + 1
+            good, finite = self._trial(point, eta)
         return self._accepted(point, eta, good)
 
     def _first_trial(self, point: Point) -> Any:
@@ -247,24 +241,29 @@ class LineSearchRun:
         return eta if space.frozen is None else s.where(space.frozen, 0.0, eta)
 
     def _trial(self, point: Point, eta: Any) -> tuple[Any, Any]:
-        """Is the step accepted, and the step to try if not; per matrix for a separable stack."""
+        """Is the step accepted, and is the trial finite; per matrix for a separable stack."""
         space, s, recipe, new = self.space, self.space.scalars, self.recipe, self._spare
         moved_ok = self._try(point, new, eta)
         fall = (eta * point.gradient_norm) * point.gradient_norm  # in this order: no overflow
         merit, slack = new.merit, self.slack * self._rounding_scale()
         finite = s.isfinite(merit) & s.isfinite(new.gradient_norm) & moved_ok
         good = finite & (merit <= self._reference - recipe.decrease * fall + slack)
-        curvature = 2.0 * (merit - point.merit + fall)
+        return (good if space.frozen is None else good | space.frozen), finite
+
+    def _shortened(self, point: Point, eta: Any, finite: Any) -> Any:
+        """The step to try after a refusal: where a parabola through the trial has its minimum."""
+        s = self.space.scalars
+        fall = (eta * point.gradient_norm) * point.gradient_norm
+        curvature = 2.0 * (self._spare.merit - point.merit + fall)
         fitted = s.where(curvature > 0, s.divide(fall, curvature) * eta, 0.5 * eta)
         fitted = s.maximum(0.1 * eta, s.minimum(0.5 * eta, fitted))
-        shorter = s.where(finite, fitted, 0.25 * eta)
-        return (good if space.frozen is None else good | space.frozen), shorter
+        return s.where(finite, fitted, 0.25 * eta)
 
-    def _hold(self, point: Point, good: Any, shorter: Any) -> None:
+    def _hold(self, point: Point, good: Any) -> None:
         """Put the refused matrices of a stack back where they were."""
         new, s = self._spare, self.space.scalars
         self._refusals = s.where(good, 0.0, self._refusals + 1.0)
-        self._shorter, self._taken = shorter, self._taken + good
+        self._taken = self._taken + good
         if s.all(good):
             return
         refused = ~good

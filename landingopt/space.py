@@ -39,6 +39,15 @@ class Block:
 
     user = inner  # the adjoint is its own inverse
 
+    def delta(self, x: Array) -> Array:
+        """X^H X - I."""
+        return self.kernels.add_identity(self.kernels.cross(x, x), -1.0)
+
+    def distance(self, x: Array) -> Any:
+        """||X^H X - I||_F where the data lives; 0 for an unconstrained block."""
+        kernels = self.kernels
+        return kernels.norm(self.delta(x)) if self.stiefel else kernels.norm(x) * 0.0
+
 
 class Space:
     """All blocks, with the conversions and the inner product Re <u, v> summed over them.

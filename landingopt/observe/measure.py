@@ -63,18 +63,14 @@ class Measure:
 
     def deltas(self, point: Point) -> list[Array | None]:
         return [
-            b.kernels.add_identity(b.kernels.cross(x, x), -1.0) if b.stiefel else None
+            b.delta(x) if b.stiefel else None
             for b, x in zip(self.space.blocks, point.x, strict=True)
         ]
 
     def distance(self, point: Point) -> Any:
         """||X^H X - I||_F, over all blocks."""
-        with np.errstate(all="ignore"):
-            norms = [
-                b.kernels.norm(x) * 0.0 if delta is None else b.kernels.norm(delta)
-                for b, x, delta in zip(self.space.blocks, point.x, self.deltas(point), strict=True)
-            ]
-            return self.space.combine(norms)
+        blocks = zip(self.space.blocks, point.x, strict=True)
+        return self.space.combine([block.distance(x) for block, x in blocks])
 
     def feasible(self, point: Point) -> list[Array]:
         """The closest point of the manifold; fresh arrays."""

@@ -15,7 +15,7 @@ from landingopt.observe.clock import Clock
 from landingopt.observe.measure import ESTIMATE_BELOW, Measure
 from landingopt.observe.progress import Progress
 from landingopt.observe.record import Record
-from landingopt.observe.stop import RUNNING
+from landingopt.observe.stop import RUNNING, first_code
 from landingopt.observe.trace import COLUMNS, Trace
 from landingopt.oracle import Oracle
 from landingopt.point import Point
@@ -226,16 +226,11 @@ class Observer:
         code: Any = RUNNING if point.status is None else point.status
         norm = row.gradient_norm
         if norm is not None:
-            code = self._first(code, self._broken(row, norm, row.distance))
-        code = self._first(code, self.stop.verdict(row))
+            code = first_code(code, self._broken(row, norm, row.distance))
+        code = first_code(code, self.stop.verdict(row))
         if norm is not None and not _settled(code):
-            code = self._first(code, self._rounding(row, point))
+            code = first_code(code, self._rounding(row, point))
         return code
-
-    def _first(self, code: Any, other: Any) -> Any:
-        if isinstance(code, int) and isinstance(other, int):
-            return other if code == RUNNING else code
-        return np.where(np.asarray(code) != RUNNING, code, other)
 
     def _broken(self, row: Row, norm: Any, distance: Any) -> Any:
         """NONFINITE, LEFT_TUBE or RUNNING."""

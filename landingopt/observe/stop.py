@@ -30,6 +30,13 @@ def _check_number(name: str, value: Any, finite: bool = True) -> None:
         raise ValueError(f"{name} must be a number >= 0, got {value!r}")
 
 
+def first_code(code: Any, other: Any) -> Any:
+    """``code`` where it ends the run, else ``other``; per matrix for a separable stack."""
+    if isinstance(code, int) and isinstance(other, int):
+        return other if code == RUNNING else code
+    return np.where(np.asarray(code) != RUNNING, code, other)
+
+
 class _Joinable:
     """``a | b`` and ``a & b``."""
 
@@ -190,10 +197,7 @@ class Any_(_Joinable):
         first = self.first.verdict(row)
         if isinstance(first, int) and first != RUNNING:
             return first
-        second = self.second.verdict(row)
-        if isinstance(first, int) and isinstance(second, int):
-            return second
-        return np.where(np.asarray(first) != RUNNING, first, second)
+        return first_code(first, self.second.verdict(row))
 
     def limit(self) -> float:
         return min(self.first.limit(), self.second.limit())
