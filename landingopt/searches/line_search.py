@@ -1,0 +1,116 @@
+"""Backtracking on the merit, nonmonotone or monotone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from landingopt.estimators.full import FullRun
+from landingopt.fields import FieldRun, Form
+from landingopt.moves import Move
+from landingopt.point import Point
+from landingopt.searches.trials import SearchRun
+from landingopt.space import Space
+from landingopt.steps import BarzilaiBorwein, Context, Step
+
+
+@dataclass(frozen=True)
+class LineSearch:
+    """Backtracking on the merit m(X) = f(X) - <sym(X^H G), Delta> / 2 = f(polar X) + O(d^2).
+
+    A step eta along -F is accepted when m_+ <= C - decrease eta <psi, F>, with psi the Euclidean-metric
+    gradient and C the weighted mean of past merits of Zhang and Hager. ``memory = 0`` makes C the last
+    merit: monotone (Armijo). The merit is unbounded below off the manifold, so trial points are brought
+    to a distance of at most ``closest`` before f is evaluated; monotone searches need them closer,
+    since a merit too low by O(d^2) cannot be improved on.
+
+    Parameters
+    ----------
+    guess : step rule
+        The first trial of each search.
+    memory : float in [0, 1)
+        Weight of the past in C.
+    decrease : float
+        Armijo's constant.
+    max_trials : int
+    closest : float, optional
+        The feasibility guard; 1e-2, or 1e-4 where ``memory`` is 0.
+
+    References
+    ----------
+    Zhang, Hager, A nonmonotone line search technique, SIAM J. Optim. 14, 2004; the merit: [AVGA24]
+    (Fletcher's augmented Lagrangian without its penalty).
+
+    Examples
+    --------
+    The landing with a monotone (Armijo) search:
+
+    >>> import landingopt as lo
+    >>> method = lo.Method(
+    ...     search=lo.searches.LineSearch(memory=0.0),
+    ...     field=lo.landing().field,
+    ...     move=lo.moves.NewtonSchulz(),
+    ... )
+    >>> lo.minimize(lo.problems.Procrustes.random(10, rng=0), method=method, rng=0).success
+    True
+    """
+
+    guess: Step = field(default_factory=BarzilaiBorwein)
+    memory: float = 0.85
+    decrease: float = 1e-4
+    max_trials: int = 30
+    closest: float | None = None
+
+    needs_value = True
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.memory < 1.0:
+            raise ValueError(f"memory must lie in [0, 1), got {self.memory!r}")
+        if not 0.0 < self.decrease < 0.5:
+            raise ValueError(f"decrease must lie in (0, 0.5), got {self.decrease!r}")
+        if self.max_trials < 1:
+            raise ValueError(f"max_trials must be at least 1, got {self.max_trials!r}")
+        if self.closest is None:
+            object.__setattr__(self, "closest", 1e-2 if self.memory > 0.0 else 1e-4)
+        if not 0.0 < self.closest < 0.9:  # type: ignore[operator]
+            raise ValueError(f"closest must lie strictly between 0 and 0.9, got {self.closest!r}")
+
+    def start(
+        self, space: Space, field: FieldRun, move: Move, estimator: FullRun, lam: float
+    ) -> LineSearchRun:
+        return LineSearchRun(self, space, field, move, estimator)
+
+
+class LineSearchRun(SearchRun):
+    """The state of a line search: the reference value C and its weight Q."""
+
+    def __init__(
+        self, recipe: LineSearch, space: Space, field: FieldRun, move: Move, estimator: FullRun
+    ):
+        super().__init__(recipe, space, field, move, estimator)
+        self.guess = recipe.guess.start(Context(space, 0.0, space.size_p**0.5, space.accelerator))
+        self._weight: Any = 1.0
+
+    def _first_trial(self, point: Point, steepest: bool) -> Any:
+        return self.guess.size(self._taken if self.space.separable else point.iteration, point)
+
+    def _accepts(self, point: Point, forms: list[Form], eta: Any, fall: Any) -> Any:
+        slack = self._slack * self._rounding_scale()
+        return self._spare.merit <= self._reference - self.recipe.decrease * fall + slack
+
+    def _after_refusal(self, point: Point, eta: Any, fall: Any, finite: Any) -> Any:
+        """The step to try after a refusal: where a parabola through the trial has its minimum."""
+        s = self.space.scalars
+        if finite is False:
+            return 0.25 * eta
+        curvature = 2.0 * (self._spare.merit - point.merit + fall)
+        fitted = s.where(curvature > 0, s.divide(fall, curvature) * eta, 0.5 * eta)
+        fitted = s.maximum(0.1 * eta, s.minimum(0.5 * eta, fitted))
+        return s.where(finite, fitted, 0.25 * eta)
+
+    def _update_reference(self, good: Any) -> None:
+        """C and Q of Zhang and Hager."""
+        s, past = self.space.scalars, self.recipe.memory * self._weight
+        mean = (past * self._reference + self._spare.merit) / (past + 1.0)
+        self._reference = mean if good is True else s.where(good, mean, self._reference)
+        self._weight = past + 1.0 if good is True else s.where(good, past + 1.0, self._weight)

@@ -1,0 +1,103 @@
+"""Steps without a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from landingopt._xp import Array
+from landingopt.fields import FieldRun, Form
+from landingopt.moves import Move
+from landingopt.point import Point
+from landingopt.searches.trials import place_start
+from landingopt.space import Block, Space
+from landingopt.steps import Context, Step
+
+
+class BlockNumbers:
+    """Inner products of one block, left where the data lives."""
+
+    def __init__(self, block: Block):
+        self.kernels, self.scalars = block.kernels, block.kernels.scalars
+
+    def dots(self, *pairs: tuple[list[Array], list[Array]]) -> tuple[Any, ...]:
+        return tuple(self.kernels.dot(u[0], v[0]) for u, v in pairs)
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """One move a step, of a size fixed in advance or read off the field; evaluates nothing.
+
+    k steps cost exactly k gradients, and on a device nothing is read back. Each block, and each
+    matrix of a stack, has its own step.
+    """
+
+    step: Step
+
+    needs_value = False
+
+    def start(
+        self, space: Space, field: FieldRun, move: Move, estimator: Any, lam: float
+    ) -> OpenLoopRun:
+        return OpenLoopRun(self, space, field, move, lam)
+
+
+class OpenLoopRun:
+    __slots__ = ("space", "steps", "moves", "_point", "_spare", "eps")
+
+    def __init__(self, recipe: OpenLoop, space: Space, field: FieldRun, move: Move, lam: float):
+        self.space = space
+        self.eps: float | None = getattr(recipe.step, "eps", None)
+        self._point, self._spare = field.point(space), field.point(space)
+        self.moves = [move.start(block) for block in space.blocks]
+        self.steps = [
+            recipe.step.start(
+                Context(
+                    BlockNumbers(block),
+                    lam if block.stiefel else 0.0,
+                    block.p**0.5,
+                    space.accelerator,
+                )
+            )
+            for block in space.blocks
+        ]
+
+    def first(self, x0: list[Array]) -> Point:
+        point, spare = self._point, self._spare
+        place_start(self.space, point, x0)
+        if self.eps is not None:
+            self._check_tube([b.distance(x) for b, x in zip(self.space.blocks, x0)])
+        spare.place([b.kernels.empty(b.inner_shape) for b in self.space.blocks])
+        return point
+
+    def _check_tube(self, distances: list[Any]) -> None:
+        assert self.eps is not None
+        for block, d in zip(self.space.blocks, distances, strict=True):
+            worst = float(np.max(block.kernels.host(d)[0]))
+            if not worst <= self.eps * (1.0 + 100.0 * self.space.unit_roundoff * block.p):
+                raise ValueError(
+                    f"{block.name}0 is at distance {worst:.3g} from the manifold, outside the tube "
+                    f"of eps = {self.eps:g} in which a fixed-step landing is attracted to it; start "
+                    "from lo.stiefel.polar(x0), or use lo.landing() without a step, which projects"
+                )
+
+    def advance(self, point: Point, direction: list[Form]) -> Point:
+        new = self._spare
+        k = point.iteration
+        point.share()
+        x, steps = [], []
+        frozen = self.space.frozen
+        for i, part in enumerate(point.parts):
+            eta = self.steps[i].size(k, part)
+            moved = self.moves[i].apply(direction[i], eta, new.x[i])
+            placed = moved.x
+            if frozen is not None:
+                placed = self.space.blocks[i].kernels.replace(placed, frozen, part.x[0])
+            x.append(placed)
+            steps.append(eta)
+        new.place(x)
+        new.iteration, new.step, new.previous = k + 1, steps[0], point
+        self._spare = point
+        return new

@@ -1,0 +1,323 @@
+"""What the searches along a direction share: trial points, the cap on a step, the bookkeeping."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from landingopt._xp import FLOATS, Array
+from landingopt.estimators.full import FullRun
+from landingopt.fields import FieldRun, Form
+from landingopt.moves import Move
+from landingopt.point import Point
+from landingopt.space import Space
+from landingopt.status import Status
+from landingopt.stiefel import orthonormalized
+
+_CLOSE = 0.05  # of ||psi|| / ||Phi||, the distance to which a search brings its trials
+_CAP = 0.9  # eta ||F||_2: Newton–Schulz converges from X - eta F, without scaling
+
+
+def place_start(space: Space, point: Point, x0: list[Array]) -> None:
+    point.place(x0)
+    point.distance_bound = space.combine([b.distance(x) for b, x in zip(space.blocks, x0)])
+
+
+class SearchRun:
+    """A search along F: tries X - eta F, brought near the manifold, until a trial is accepted.
+
+    Abstract: a search says which step it tries first (:meth:`_first_trial`), whether a trial is
+    accepted (:meth:`_accepts`) and which step follows a refusal (:meth:`_after_refusal`).
+
+    The merit is m(X) = f(X) - <sym(X^H G), Delta> / 2 = f(polar X) + O(d^2). Rounding of f is allowed
+    for, relative to max(|C|, |m_0|), so that an f with a large constant still converges.
+
+    In a separable stack every matrix tries one step an advance: the refused ones stay where they are,
+    and try another one in the next advance, so that nobody is evaluated again for a neighbour.
+    """
+
+    def __init__(
+        self, recipe: Any, space: Space, field: FieldRun, move: Move, estimator: FullRun
+    ):
+        self.recipe, self.space, self.field, self.estimator = recipe, space, field, estimator
+        self.eps: float | None = None
+        self.moves = [move.start(block) for block in space.blocks]
+        self._point, self._spare = field.point(space), field.point(space)
+        self._slack = 1e4 * space.unit_roundoff if space.unit_roundoff < 1e-10 else 1e-5
+        self._one = len(space.blocks) == 1 and space.scalars is FLOATS
+        self._plain = self._one and space.blocks[0].kernels.scalars is FLOATS
+        self._started = False
+        self._reference: Any = None  # what the merit of a trial is held against
+        self._scale: Any = 0.0
+        self._uphill: Any = 0
+        # Of each matrix in a separable stack: steps taken, refusals in a row, the step to try next.
+        self._taken: Any = 0
+        self._refusals: Any = 0
+        self._next_trial: Any = 0.0
+
+    # -- what a search decides ----------------------------------------------------------------
+
+    def _first_trial(self, point: Point, steepest: bool) -> Any:
+        raise NotImplementedError
+
+    def _accepts(self, point: Point, forms: list[Form], eta: Any, fall: Any) -> Any:
+        """Is the (finite) trial in ``_spare`` accepted; ``fall`` is eta <psi, F>."""
+        raise NotImplementedError
+
+    def _after_refusal(self, point: Point, eta: Any, fall: Any, finite: Any) -> Any:
+        raise NotImplementedError
+
+    def _update_reference(self, good: Any) -> None:
+        raise NotImplementedError
+
+    # -- the search ---------------------------------------------------------------------------
+
+    def first(self, x0: list[Array]) -> Point:
+        """The start, projected by Newton–Schulz where it is off the manifold."""
+        space = self.space
+        for i, block in enumerate(space.blocks):
+            if not block.stiefel:
+                continue
+            d = np.max(block.kernels.host(block.distance(x0[i]))[0])
+            if not d <= 4.0 * space.unit_roundoff * block.p**0.5:
+                x0[i] = orthonormalized(x0[i], f"{block.name}0")
+        place_start(space, self._point, x0)
+        self._spare.place([b.kernels.empty(b.inner_shape) for b in space.blocks])
+        return self._point
+
+    def advance(self, point: Point, direction: list[Form]) -> Point:
+        """Try steps until one is accepted; where none is, the point carries LINE_SEARCH."""
+        if not self._started:
+            self._started = True
+            point.merit = point.fun
+            self._reference, self._scale = point.fun, abs(point.fun)
+        steepest = direction is point.forms
+        slope = self._slope(point, direction, steepest)
+        if self.space.separable:
+            return self._advance_stack(point, direction, slope, steepest)
+        eta = self._capped(self._first_trial(point, steepest), point, direction)
+        for _ in range(self.recipe.max_trials):
+            finite = self._try(point, direction, eta)
+            fall = eta * slope
+            if finite and self._accepts(point, direction, eta, fall):
+                return self._accepted(point, eta, fall, True)
+            eta = self._after_refusal(point, eta, fall, finite)
+        if not steepest:  # what the direction remembers has misled it
+            new = self.advance(point, point.forms)
+            new.restart = True
+            return new
+        point.status = Status.LINE_SEARCH
+        return point
+
+    def _advance_stack(
+        self, point: Point, direction: list[Form], slope: Any, steepest: bool
+    ) -> Point:
+        space, s = self.space, self.space.scalars
+        eta = self._capped(self._first_trial(point, steepest), point, direction)
+        eta = s.where(self._refusals > 0, self._next_trial, eta)
+        eta = eta if space.frozen is None else s.where(space.frozen, 0.0, eta)
+        finite = self._try(point, direction, eta)
+        fall = eta * slope
+        good = finite & self._accepts(point, direction, eta, fall)
+        if space.frozen is not None:
+            good = good | space.frozen
+        if not s.all(good):
+            self._next_trial = self._after_refusal(point, eta, fall, finite)
+        self._hold(point, good)
+        return self._accepted(point, eta, fall, good)
+
+    def _slope(self, point: Point, direction: list[Form], steepest: bool) -> Any:
+        """<psi, F>: how fast f falls along -F."""
+        if steepest:
+            return point.gradient_norm * point.gradient_norm
+        (slope,) = self.space.dots(
+            ([form.array() for form in point.forms], [form.array() for form in direction])
+        )
+        return slope
+
+    def _try(self, point: Point, direction: list[Form], eta: Any) -> Any:
+        """Move and evaluate there; True (per matrix) where all went well."""
+        new, space = self._spare, self.space
+        tol = self._needed_distance(point)
+        if self._plain:
+            x, new_bound, delta, ok = self.moves[0].apply(direction[0], eta, new.x[0], tol)
+            new.place([x])
+            new.distance_bound = new_bound
+            if not ok:
+                return False
+            self.estimator.fill(new)
+            self.field(new)
+            merit = new.fun
+            if delta is not None:
+                form = new.forms[0]
+                merit -= 0.5 * form.kernels.dot(form.phi, delta)
+            new.merit = merit
+            return math.isfinite(merit) and math.isfinite(new.gradient_norm)
+        ok, deltas = self._move(point, direction, eta, tol)
+        if not space.separable and not ok:
+            return False
+        self.estimator.fill(new)
+        self.field(new)
+        new.merit = self._merit(new, deltas)
+        s = space.scalars
+        return s.isfinite(new.merit) & s.isfinite(new.gradient_norm) & ok
+
+    def _move(
+        self, point: Point, direction: list[Form], eta: Any, tol: float
+    ) -> tuple[Any, list[Array | None]]:
+        new, space = self._spare, self.space
+        x, bounds, deltas = [], [], []
+        ok: Any = True
+        for i, block in enumerate(space.blocks):
+            moved = self.moves[i].apply(direction[i], eta, new.x[i], tol)
+            placed = moved.x
+            if space.frozen is not None:
+                placed = block.kernels.replace(placed, space.frozen, point.x[i])
+            x.append(placed)
+            if block.stiefel:
+                bounds.append(moved.distance)
+                whole = space.separable or moved.ok is True
+                ok = ok & (moved.ok if whole else bool(np.all(moved.ok)))
+            deltas.append(moved.delta)
+        new.place(x)
+        new.distance_bound = (
+            bounds[0]
+            if len(bounds) == 1 and (space.separable or type(bounds[0]) is float)
+            else float(np.sqrt(sum(np.sum(np.square(b)) for b in bounds)))
+        )
+        return ok, deltas
+
+    def _merit(self, point: Point, deltas: list[Array | None]) -> Any:
+        merit = point.fun
+        for i, delta in enumerate(deltas):
+            if delta is not None:
+                block = self.space.blocks[i]
+                product = block.kernels.host(block.kernels.dot(point.forms[i].phi, delta))[0]
+                merit = merit - 0.5 * (product if self.space.separable else float(np.sum(product)))
+        return merit
+
+    def _needed_distance(self, point: Point) -> float:
+        """A small part of ||psi|| / ||Phi||.
+
+        At distance d, psi has a normal part of d ||Phi|| and the merit an error of d^2 ||Phi||: where
+        the normal part of G dominates (f plus a large multiple of ||X||^2), X must lie closer.
+        """
+        closest = math.inf
+        if self._plain:
+            normal = point.forms[0].phi_norm()
+            closest = _CLOSE * point.gradient_norm / normal if normal else math.inf
+            return min(closest, self.recipe.closest) or 1e-300
+        for form in point.forms:
+            if form.phi is not None:
+                normal = form.block.kernels.host(form.phi_norm())[0]
+                ratio = np.divide(point.gradient_norm, normal)
+                if self.space.frozen is not None:
+                    ratio = np.where(self.space.frozen, np.inf, ratio)
+                closest = min(closest, _CLOSE * float(np.min(ratio)))
+        return min(closest, self.recipe.closest) if closest > 0.0 else 1e-300
+
+    # -- after a trial ------------------------------------------------------------------------
+
+    def _hold(self, point: Point, good: Any) -> None:
+        """Put the refused matrices of a stack back where they were."""
+        new, s = self._spare, self.space.scalars
+        self._refusals = s.where(good, 0.0, self._refusals + 1.0)
+        self._taken = self._taken + good
+        if s.all(good):
+            return
+        refused = ~good
+        new.x = [self.space.blocks[0].kernels.replace(new.x[0], refused, point.x[0])]
+        new.forms[0].keep(new.x[0], point.forms[0], refused)
+        for name in ("fun", "merit", "gradient_norm", "distance_bound"):
+            setattr(new, name, s.where(good, getattr(new, name), getattr(point, name)))
+
+    def _accepted(self, point: Point, eta: Any, fall: Any, good: Any) -> Point:
+        """The new point; which matrices failed."""
+        s, new = self.space.scalars, self._spare
+        failed = self._risen(point, new, fall, good)
+        if self.space.separable:
+            failed = failed | (self._refusals >= self.recipe.max_trials)
+            # A direction with a memory starts afresh where it has been refused for long.
+            new.restart = (self._refusals > 0) & (self._refusals % 10 == 0)
+            if s.any(failed):
+                new.status = np.where(failed, int(Status.LINE_SEARCH), int(Status.RUNNING))
+        elif failed:
+            new.status = Status.LINE_SEARCH
+        self._update_reference(good)
+        new.iteration, new.previous = point.iteration + 1, point
+        new.step = eta if good is True else s.where(good, eta, 0.0)
+        self._spare = point
+        return new
+
+    def _rounding_scale(self) -> Any:
+        """What the rounding of f is relative to: an f with a large constant still converges."""
+        return self.space.scalars.maximum(abs(self._reference), self._scale)
+
+    def _risen(self, point: Point, new: Point, fall: Any, good: Any) -> Any:
+        """Has f, ten steps in a row, risen where psi promises that it falls?
+
+        The slack for rounding accepts such steps once they are short enough. A rise so small may be
+        rounding, or a long step's, but not each time.
+        """
+        rise = new.merit - point.merit
+        uphill = rise > 0.1 * fall
+        if uphill is False and good is True:
+            self._uphill = 0
+            return False
+        s, unit = self.space.scalars, self.space.unit_roundoff
+        uphill = uphill & (rise > 20.0 * unit * self._rounding_scale())
+        count = s.where(uphill, self._uphill + 1, 0)
+        self._uphill = s.where(good, count, self._uphill)
+        return self._uphill >= 10
+
+    # -- the cap ------------------------------------------------------------------------------
+
+    def _capped(self, eta: Any, point: Point, direction: list[Form]) -> Any:
+        """eta with eta ||F||_2 <= 0.9: Newton–Schulz converges from X - eta F, without scaling."""
+        space, s = self.space, self.space.scalars
+        norms = [f.norm() for f, b in zip(direction, space.blocks) if b.stiefel]
+        if not norms:
+            self._cap: Any = math.inf
+            return eta
+        if len(norms) == len(space.blocks):
+            frobenius = space.combine(norms)
+        else:
+            part = [b for b in space.blocks if b.stiefel]
+            frobenius = math.hypot(
+                *(float(np.sqrt(np.sum(np.square(b.kernels.host(v)[0])))) for b, v in zip(part, norms))
+            )
+        # A search may lengthen its step: known without power iterations up to here.
+        self._cap = s.divide(_CAP, frobenius)
+        if not s.any(eta > self._cap):
+            return eta
+        spectral = self._spectral_norm(direction)
+        self._cap = s.divide(_CAP, s.maximum(s.minimum(spectral, frobenius), 1e-300))
+        return s.minimum(eta, self._cap)
+
+    def _spectral_norm(self, direction: list[Form]) -> Any:
+        """The largest ||F||_2, 1.1 x four power iterations from a seeded vector."""
+        space = self.space
+        largest: Any = 0.0
+        for form, block in zip(direction, space.blocks, strict=True):
+            if not block.stiefel:
+                continue
+            kernels, psi = block.kernels, form.array()
+            v = kernels.random((*block.batch, block.p, 1), np.random.default_rng(0))
+            scale = kernels.norm(psi)
+            unit = kernels.scale(psi, _reciprocal(scale, kernels))
+            for _ in range(4):
+                w = kernels.matmul(unit, v)
+                v = kernels.cross(unit, w)
+                size = kernels.norm(v)
+                v = kernels.scale(v, _reciprocal(size, kernels))
+            value = kernels.host(scale * kernels.scalars.sqrt(size))[0] * 1.1
+            value = value if space.separable else float(np.max(value))
+            largest = space.scalars.maximum(largest, value)
+        return largest
+
+
+def _reciprocal(value: Any, kernels: Any) -> Any:
+    s = kernels.scalars
+    return s.divide(1.0, s.where(value > 0, value, s.full(1.0)))
