@@ -21,7 +21,7 @@ from landingopt import (
 from landingopt._compare import Comparison, compare
 from landingopt._minimize import minimize
 from landingopt.gradient_check import check_gradient, check_hessian
-from landingopt.methods import Method, landing, pymanopt
+from landingopt.methods import Method, landing, landing_cg, landing_lbfgs, landing_newton, pymanopt
 from landingopt.objectives import Euclidean, Objective, Stiefel
 from landingopt.observe.record import Every, LogSpaced
 from landingopt.observe.stop import (
@@ -64,6 +64,9 @@ __all__ = [
     "estimators",
     "fields",
     "landing",
+    "landing_cg",
+    "landing_lbfgs",
+    "landing_newton",
     "minimize",
     "moves",
     "plotting",

@@ -123,13 +123,14 @@ def minimize(
 # -- the loop ---------------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")  # what is not finite becomes a status, not a warning
 def _loop(method: Method, oracle: Oracle, x0: list[Array], observer: Observer) -> Point:
     """The only loop: fill, field, stop, direction, advance."""
     space = oracle.space
     search_recipe = method.search
     estimator = method.estimator.start(oracle, value=search_recipe.needs_value)
     field = method.field.start(space)
-    direction = method.direction.start(space)
+    direction = method.direction.start(space, oracle)
     search = search_recipe.start(space, field, method.move, estimator, method.lam)
     observer.begin()
     point = search.first(x0)

@@ -210,7 +210,37 @@ class ArrayScalars:
 FLOATS = Floats()
 
 
-class _NumpyArithmetic:
+# Every product of one NumPy matrix goes through here: a third of np.matmul's overhead.
+product = np.ndarray.dot
+
+
+class _Composed:
+    """Operations made of the kernels' own; :class:`NumpyMatrix` fuses them. Abstract."""
+
+    def residual(self: Any, y: Array, out: Any = None) -> tuple[Array, Any]:
+        """E = Y^H Y - I, and ||E||_F."""
+        e = self.add_identity(self.cross(y, y, out=out), -1.0)
+        return e, self.norm(e)
+
+    def tangent(
+        self: Any, x: Array, g: Array, cross: Any, phi: Any, out: Any
+    ) -> tuple[Array, Array, Any]:
+        """Phi = sym(X^H G), psi = G - X Phi, and ||psi||_F; three buffers, ``cross`` for X^H G."""
+        phi = self.sym(self.cross(x, g, out=cross), out=phi)
+        psi = self.subtract(g, self.matmul(x, phi, out=out), out=out)
+        return phi, psi, self.norm(psi)
+
+    def project(self: Any, x: Array, z: Array, cross: Any, work: Any, out: Any) -> Array:
+        """Z - X sym(X^H Z), not in place; two buffers (p, p)."""
+        work = self.sym(self.cross(x, z, out=cross), out=work)
+        return self.subtract(z, self.matmul(x, work, out=out), out=out)
+
+    def stepped(self: Any, x: Array, f: Array, eta: Any, out: Any = None) -> Array:
+        """X - eta F."""
+        return self.subtract(x, self.scale(f, eta, out=out), out=out)
+
+
+class _NumpyArithmetic(_Composed):
     """What NumPy does alike for one matrix and for a stack, with ``out=`` everywhere; abstract."""
 
     def __init__(self, like: np.ndarray):
@@ -263,10 +293,24 @@ class _NumpyArithmetic:
 
 
 class NumpyMatrix(_NumpyArithmetic):
-    """Kernels for one NumPy matrix: ``out=`` everywhere, scalars are Python floats."""
+    """Kernels for one NumPy matrix: ``out=`` everywhere, scalars are Python floats.
+
+    At small sizes a solve is bound by the number of calls: what a step needs together is one method.
+    """
 
     scalars: Any = FLOATS
     subsets = False
+
+    def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return product(a, b, out)
+
+    def cross(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """a^H b.  With ``a is b`` NumPy calls the symmetric product."""
+        return product(a.conj().T if self.complex else a.T, b, out)
+
+    def outer(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """a b^H."""
+        return product(a, b.conj().T if self.complex else b.T, out)
 
     def scale(self, a: np.ndarray, t: float, out: np.ndarray | None = None) -> np.ndarray:
         return np.multiply(a, t, out=out)
@@ -276,9 +320,36 @@ class NumpyMatrix(_NumpyArithmetic):
         a.reshape(-1)[:: a.shape[0] + 1] += t
         return a
 
+    def residual(self, y: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, float]:  # type: ignore[override]
+        e = product(y.conj().T if self.complex else y.T, y, out)
+        e.reshape(-1)[:: e.shape[0] + 1] -= 1.0
+        return e, self.norm(e)
+
+    def tangent(  # type: ignore[override]
+        self, x: np.ndarray, g: np.ndarray, cross: np.ndarray, phi: np.ndarray, out: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        self.project(x, g, cross, phi, out)
+        return phi, out, self.norm(out)
+
+    def project(  # type: ignore[override]
+        self, x: np.ndarray, z: np.ndarray, cross: np.ndarray, work: np.ndarray, out: np.ndarray
+    ) -> np.ndarray:
+        product(x.conj().T if self.complex else x.T, z, cross)
+        np.add(cross, cross.conj().T if self.complex else cross.T, work)
+        np.multiply(work, 0.5, work)
+        product(x, work, out)
+        return np.subtract(z, out, out)
+
+    def stepped(self, x: np.ndarray, f: np.ndarray, eta: float, out: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        np.multiply(f, eta, out)
+        return np.subtract(x, out, out)
+
     def dot(self, a: np.ndarray, b: np.ndarray) -> float:
         """Re <a, b> over all entries."""
-        value = float(np.vdot(a, b).real)
+        if self.complex:
+            value = float(np.vdot(a, b).real)
+        else:
+            value = float(a.ravel().dot(b.ravel()))
         if not self._low < abs(value) < self._high and a.size:
             return self._scaled_dot(a, b)
         return value
@@ -291,7 +362,11 @@ class NumpyMatrix(_NumpyArithmetic):
 
     def norm(self, a: np.ndarray) -> float:
         """Frobenius norm, right over the whole range of the dtype."""
-        value = float(np.vdot(a, a).real)
+        if self.complex:
+            value = float(np.vdot(a, a).real)
+        else:
+            flat = a.ravel()
+            value = float(flat.dot(flat))
         if self._low < value < self._high:
             return math.sqrt(value)
         if not a.size:
@@ -385,7 +460,7 @@ class NumpyStack(_NumpyArithmetic):
         return tuple(np.asarray(v, dtype=np.float64) for v in values)
 
 
-class Generic:
+class Generic(_Composed):
     """Kernels for stacks and for every other array library; ``out=`` is ignored.
 
     Scalars are arrays of shape ``batch`` that stay on the device; :meth:`host` reads several back in
@@ -510,6 +585,85 @@ class Generic:
         values = rng.standard_normal(shape)
         device = None if self._numpy else self.device
         return self.xp.asarray(values, dtype=self.dtype, device=device)
+
+
+class Rows:
+    """``count`` arrays of one shape as real rows, one set for each problem of ``batch``.
+
+    Complex numbers are pairs of real ones, so that a product of rows is Re <u, v>.
+    """
+
+    def __init__(self, kernels: Any, shape: tuple[int, ...], batch: tuple[int, ...], count: int):
+        self._numpy = not isinstance(kernels, Generic)
+        self._single = self._numpy and not batch
+        self._complex, self._dtype, self._kernels = kernels.complex, kernels.dtype, kernels
+        self._shape, self._batch = shape, batch
+        self._size = math.prod(shape[len(batch) :]) * (2 if self._complex else 1)
+        if self._numpy:
+            self._real = np.zeros(0, self._dtype).real.dtype
+        else:
+            xp = kernels.xp
+            self._real = xp.float64 if kernels.unit_roundoff < 1e-10 else xp.float32
+        self._rows = self._zeros(count)
+
+    def _zeros(self, count: int) -> Array:
+        shape = (*self._batch, count, self._size)
+        if self._numpy:
+            return np.zeros(shape, dtype=self._real)
+        device = None if self._kernels.xp is np else self._kernels.device
+        return self._kernels.xp.zeros(shape, dtype=self._real, device=device)
+
+    def grow(self, count: int) -> None:
+        """Room for ``count`` rows."""
+        if count > self._rows.shape[-2]:
+            more = self._zeros(max(count, 2 * self._rows.shape[-2]) - self._rows.shape[-2])
+            xp = np if self._numpy else self._kernels.xp
+            self._rows = xp.concat([self._rows, more], axis=-2)
+
+    def _flat(self, a: Array) -> Array:
+        if self._numpy:
+            return a.reshape((*self._batch, -1)).view(self._real)
+        xp = self._kernels.xp
+        if self._complex:
+            parts = (xp.real(a), xp.imag(a))
+            return xp.concat([xp.reshape(p, (*self._batch, -1)) for p in parts], axis=-1)
+        return xp.reshape(a, (*self._batch, -1))
+
+    def _shaped(self, flat: Array) -> Array:
+        if self._numpy:
+            flat = flat if self._single else np.ascontiguousarray(flat)
+            return flat.view(self._dtype).reshape(self._shape)
+        if self._complex:
+            half = self._size // 2
+            flat = flat[..., :half] + 1j * flat[..., half:]
+        return self._kernels.xp.reshape(flat, self._shape)
+
+    def set_difference(self, i: int, a: Array, b: Array) -> Array:
+        """Row i becomes a - b; what is returned has the arrays' shape, and may be the row itself."""
+        if self._single:
+            return np.subtract(a, b, out=self._shaped(self._rows[i]))
+        difference = a - b
+        self._rows[..., i, :] = self._flat(difference)
+        return difference
+
+    def _array(self, values: np.ndarray) -> Array:
+        if self._numpy:
+            return values.astype(self._real, copy=False)
+        return self._kernels.xp.asarray(values, dtype=self._real, device=self._kernels.device)
+
+    def products(self, count: int, a: Array) -> np.ndarray:
+        """The inner products of the first ``count`` rows with one array, on the host."""
+        flat = self._flat(a)
+        if self._single:
+            return self._rows[:count].dot(flat).astype(np.float64, copy=False)
+        product = (self._rows[..., :count, :] @ flat[..., None])[..., 0]
+        return to_host(product).astype(np.float64, copy=False)
+
+    def combined(self, coefficients: np.ndarray) -> Array:
+        """The combination of the first rows with these coefficients, in the arrays' shape; fresh."""
+        c = self._array(coefficients)
+        rows = self._rows[..., : c.shape[-1], :]
+        return self._shaped(c.dot(rows) if self._single else (c[..., None, :] @ rows)[..., 0, :])
 
 
 def synchronize(x: Array) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from landingopt._xp import Array
 from landingopt.point import Point
 from landingopt.space import Block, Space
@@ -137,7 +135,11 @@ class FieldRun:
         if point.evaluated:
             return
         assert point.gradient is not None
-        with np.errstate(all="ignore"):  # what is not finite becomes a status, not a warning
+        if self.is_gradient and len(point.forms) == 1:
+            form = point.forms[0]
+            form.update(point.x[0], point.gradient[0])
+            point.gradient_norm = point.space.combine([form.norm()])
+        else:
             for form, x, gradient in zip(point.forms, point.x, point.gradient, strict=True):
                 form.update(x, gradient)
             if self.is_gradient:
@@ -194,8 +196,16 @@ class _Assembled(Form):
         return self._norm
 
     def moved(self, eta: Any, out: Array) -> Array:
-        step = self.kernels.scale(self._array, eta, out=out)
-        return self.kernels.subtract(self.x, step, out=out)
+        return self.kernels.stepped(self.x, self._array, eta, out)
+
+
+class ArrayForm(_Assembled):
+    """A direction that is an array: F as it was placed."""
+
+    phi = None
+
+    def place(self, x: Array, array: Array) -> None:
+        self.x, self._array, self._norm = x, array, None
 
 
 class FreeForm(_Assembled):
@@ -215,19 +225,23 @@ class GradientForm(_Assembled):
         super().__init__(block)
         self._cross = self.kernels.empty((*block.batch, block.p, block.p))
         self.phi = self.kernels.empty((*block.batch, block.p, block.p))
+        self._phi_norm: Any = None
 
     def update(self, x: Array, gradient: Array) -> None:
-        kernels = self.kernels
-        self.x, self._norm = x, None
-        self._cross = kernels.cross(x, gradient, out=self._cross)
-        self.phi = kernels.sym(self._cross, out=self.phi)
-        normal = kernels.matmul(x, self.phi, out=self._array)
-        self._array = kernels.subtract(gradient, normal, out=self._array)
+        self.x, self._phi_norm = x, None
+        self.phi, self._array, self._norm = self.kernels.tangent(
+            x, gradient, self._cross, self.phi, self._array
+        )
+
+    def phi_norm(self) -> Any:
+        if self._phi_norm is None:
+            self._phi_norm = self.kernels.norm(self.phi)
+        return self._phi_norm
 
     def keep(self, x: Array, other: GradientForm, refused: Any) -> None:
         """The field at x, where the refused matrices of a stack are another point's again."""
         replace = self.kernels.replace
-        self.x, self._norm = x, None
+        self.x, self._norm, self._phi_norm = x, None, None
         self._array = replace(self._array, refused, other._array)
         self.phi = replace(self.phi, refused, other.phi)
 

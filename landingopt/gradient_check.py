@@ -214,7 +214,7 @@ class _Near:
 
     def vector(self, result: Variable, what: str = "the gradient") -> np.ndarray:
         try:
-            return _flat(self._oracle._checked_gradient(result))
+            return _flat(self._oracle.checked(result))
         except (TypeError, ValueError) as error:
             raise _Refused(str(error).replace("the gradient", what)) from error
 

@@ -66,7 +66,7 @@ class Method:
 
 
 def _line_search(method: Method) -> bool:
-    return isinstance(method.search, searches.LineSearch)
+    return isinstance(method.search, (searches.LineSearch, searches.Wolfe))
 
 
 # Which parts go together: (refused, what - why - what to do).
@@ -190,6 +190,124 @@ def landing(
         field=fields.Field(tangent=fields.Canonical(), normal=fields.Penalty(float(lam))),
         name=f"landing(step={shown}, lam={lam:g})",
     )
+
+
+def _with_memory(direction: Any, search: searches.Wolfe, name: str) -> Method:
+    return Method(
+        search=search,
+        field=fields.Field(tangent=fields.Euclidean(), normal=None),
+        move=moves.NewtonSchulz(),
+        direction=direction,
+        name=name,
+    )
+
+
+def landing_lbfgs(memory: int = 8) -> Method:
+    """Landing with limited-memory BFGS directions: fewest gradients, no tuning.
+
+    X_+ = NS(X - t H psi), psi = G - X sym(X^H G) the Riemannian gradient, H the L-BFGS matrix of the
+    last ``memory`` steps, t by the weak Wolfe conditions on f(polar X), t = 1 first, NS Newton–Schulz
+    passes. Value and gradient are evaluated together, once a trial; there are no separate values.
+
+    Parameters
+    ----------
+    memory : int
+        Pairs that are kept: 2 ``memory`` n p numbers. Where n p is beyond 1e5, 5 is faster.
+
+    Returns
+    -------
+    Method
+
+    Notes
+    -----
+    An iteration costs, beyond the gradient, about four products n p^2 and two passes over the pairs.
+    On products of blocks the inner products are summed over the blocks; in a separable stack each matrix
+    has its own pairs and step.
+
+    References
+    ----------
+    Byrd, Nocedal, Schnabel, Math. Program. 63, 1994; [XGA26] for the Newton–Schulz normal step.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.Procrustes.random(20, rng=0)
+    >>> result = lo.minimize(problem, method=lo.landing_lbfgs(), tol=1e-10, rng=0)
+    >>> result.status.name, result.nfev == result.njev
+    ('CONVERGED', True)
+    """
+    return _with_memory(directions.LBFGS(memory), searches.Wolfe(), "landing_lbfgs")
+
+
+def landing_cg() -> Method:
+    """Landing with nonlinear conjugate gradient directions: the memory of one direction.
+
+    X_+ = NS(X - t F), F_+ = psi_+ + beta F with the hybrid of Hestenes–Stiefel and Dai–Yuan for beta, t by
+    the Wolfe conditions on f(polar X).
+
+    Returns
+    -------
+    Method
+
+    Notes
+    -----
+    An iteration costs, beyond the gradient, about four products n p^2.
+
+    References
+    ----------
+    Dai, Yuan, Ann. Oper. Res. 103, 2001; [XGA26] for the Newton–Schulz normal step.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.Procrustes.random(20, rng=0)
+    >>> lo.minimize(problem, method=lo.landing_cg(), tol=1e-10, rng=0).status.name
+    'CONVERGED'
+    """
+    return _with_memory(
+        directions.ConjugateGradient(), searches.Wolfe(curvature=_CG_CURVATURE), "landing_cg"
+    )
+
+
+_CG_CURVATURE = 0.4
+
+
+def landing_newton(memory: int = 8) -> Method:
+    """Landing with truncated Newton directions: fewest iterations, where Hessian products are cheap.
+
+    X_+ = NS(X - t F), where F solves H[F] = psi inexactly by conjugate gradients, with the Riemannian
+    Hessian H[V] = P(hess f(X)[V] - V sym(X^H G)), and t is found by the Wolfe conditions on f(polar X), t
+    = 1 first. L-BFGS directions lead to where the gradient is a tenth of the first one.
+
+    Parameters
+    ----------
+    memory : int
+        Pairs of the L-BFGS directions.
+
+    Returns
+    -------
+    Method
+
+    Notes
+    -----
+    Hessian products are the problem's ``hessp`` (``lo.autodiff`` derives it); without one, differences
+    of the gradient, counted in ``njev``. An inner iteration costs, beyond the product, three products
+    n p^2.
+
+    References
+    ----------
+    [XGA26]; Nash, Sofer, Oper. Res. Lett. 9, 1990; see :class:`landingopt.directions.Newton` for more
+    parameters.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.Procrustes.random(20, rng=0)
+    >>> result = lo.minimize(problem, method=lo.landing_newton(), tol=1e-12, rng=0)
+    >>> result.success, result.nhev > result.njev
+    (True, True)
+    """
+    return _with_memory(directions.Newton(memory), searches.Wolfe(), "landing_newton")
 
 
 def as_step(step: Any) -> Any:

@@ -63,7 +63,7 @@ class Oracle:
             return
         if self.grad is not None:
             self._charged.njev += 1
-            point.gradient = self._checked_gradient(self.grad(point.user))
+            point.gradient = self.checked(self.grad(point.user))
         else:
             self.fill_both(point)
 
@@ -76,7 +76,7 @@ class Oracle:
             self._charged.njev += 1
             value, gradient = self.pair(point.user)
             point.fun = self._checked_value(value)
-            point.gradient = self._checked_gradient(gradient)
+            point.gradient = self.checked(gradient)
         else:
             # The value first: a gradient that lives in a shared buffer is then the freshest.
             self.fill_value(point)
@@ -116,7 +116,7 @@ class Oracle:
         else:
             self._charged.nfev += 1
             gradient = self.pair(x)[1]
-        self._checked_gradient(gradient)
+        self.checked(gradient)
         return gradient
 
     def hessian(self, x: Variable, v: Variable) -> Variable:
@@ -157,30 +157,31 @@ class Oracle:
                 "and the gradient for the inner product Re tr(A^H B)"
             )
 
-    def _checked_gradient(self, gradient: Variable) -> list[Array]:
+    def checked(self, gradient: Variable, name: str = "gradient") -> list[Array]:
+        """What a user's function returned, as blocks."""
         space = self.space
         if space._kind == "array":
             block = space.blocks[0]
-            self._check_array(gradient, block)
+            self._check_array(gradient, block, name)
             return [block.inner(gradient)]
-        self._check_structure(gradient)
+        self._check_structure(gradient, name)
         arrays = [gradient[k] for k in space.names or ()]
         for array, block in zip(arrays, space.blocks, strict=True):
-            self._check_array(array, block)
+            self._check_array(array, block, name)
         return [block.inner(a) for a, block in zip(arrays, space.blocks, strict=True)]
 
-    def _check_structure(self, gradient: Any) -> None:
+    def _check_structure(self, gradient: Any, name: str) -> None:
         kind, names = self.space._kind, self.space.names or ()
         wanted = dict if kind == "dict" else (tuple, list)
         if not isinstance(gradient, wanted) or len(gradient) != len(names):
             raise TypeError(
-                f"the gradient must be a {kind} like x, with the blocks {list(names)}; "
+                f"the {name} must be a {kind} like x, with the blocks {list(names)}; "
                 f"got {type(gradient).__name__}"
             )
         if kind == "dict" and set(gradient) != set(names):
-            raise TypeError(f"the gradient has blocks {sorted(gradient)}, x has {sorted(names)}")
+            raise TypeError(f"the {name} has blocks {sorted(gradient)}, x has {sorted(names)}")
 
-    def _check_array(self, gradient: Any, block: Any) -> None:
+    def _check_array(self, gradient: Any, block: Any, name: str) -> None:
         kernels = block.kernels
         # The library first: dtypes of two libraries are not compared.
         if isinstance(kernels, _xp.Generic):
@@ -192,16 +193,16 @@ class Oracle:
         else:
             ours = type(gradient) is np.ndarray
         if not (ours and gradient.shape == block.shape and gradient.dtype == kernels.dtype):
-            raise self._gradient_error(gradient, block)
+            raise self._gradient_error(gradient, block, name)
 
-    def _gradient_error(self, gradient: Any, block: Any) -> Exception:
-        what = "the gradient" if self.space.array else f"the gradient's block for {block.name}"
+    def _gradient_error(self, gradient: Any, block: Any, name: str) -> Exception:
+        what = f"the {name}" if self.space.array else f"the {name}'s block for {block.name}"
         if not hasattr(gradient, "shape") or not hasattr(gradient, "dtype"):
             return TypeError(f"{what} must be an array, got {type(gradient).__name__}")
         if tuple(gradient.shape) != block.shape:
             return ValueError(
                 f"{what} has shape {tuple(gradient.shape)}; x has shape {block.shape}, "
-                "and the gradient must have the same"
+                f"and the {name} must have the same"
             )
         dtype = str(block.kernels.dtype).rsplit(".", 1)[-1]
         if _xp.dtype_name(gradient) != dtype:

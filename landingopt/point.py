@@ -39,11 +39,13 @@ class Point:
         How many steps led here.
     step : float, array or None
         The step that led here.
+    restart : bool or array
+        Set by a search that has given up the direction: what it remembers is to be dropped.
     """
 
     __slots__ = (
         "space", "forms", "x", "gradient", "fun", "merit", "distance_bound", "iteration", "step",
-        "evaluated", "parts", "previous", "gradient_norm", "status", "_user", "_user_of",
+        "evaluated", "parts", "previous", "gradient_norm", "status", "restart", "_user", "_user_of",
     )  # fmt: skip
 
     def __init__(self, space: Space, forms: list[Any]):
@@ -68,6 +70,7 @@ class Point:
         self.merit: Any = None
         self.gradient_norm: Any = None
         self.status: Any = None
+        self.restart: Any = False
         self.evaluated = False
         self.distance_bound: Any = float("inf")
 

@@ -27,6 +27,7 @@ class NewtonSchulzRun:
         self._work = kernels.empty(shape)
         self._scalars: Any = FLOATS if not batch else ArrayScalars(np, np.float64, None, batch)
         self._float = not batch
+        self._plain = kernels.scalars is FLOATS
         self._unit, self._columns = kernels.unit_roundoff, shape[-1]
         self.passes = 0
 
@@ -38,10 +39,10 @@ class NewtonSchulzRun:
         value = self.kernels.host(value)[0]
         return float(value) if self._float else value
 
-    def _delta(self, y: Array) -> Array:
-        kernels = self.kernels
-        self._gram = kernels.add_identity(kernels.cross(y, y, out=self._gram), -1.0)
-        return self._gram
+    def _residual(self, y: Array) -> tuple[Array, Any]:
+        """E = Y^H Y - I, and its norm on the host."""
+        self._gram, e = self.kernels.residual(y, self._gram)
+        return self._gram, e if self._plain else self._read(e)
 
     def __call__(
         self, y: Array, out: Array, tol: float, floor: float | None = None
@@ -56,8 +57,7 @@ class NewtonSchulzRun:
         kernels, scalars = self.kernels, self._scalars
         if floor is None:  # below it a bound replaces the Gram matrix; never coarser than tol
             floor = min(500.0 * self._unit, max(tol, 4.0 * self._unit * self._columns))
-        delta = self._delta(y)
-        e = self._read(kernels.norm(delta))
+        delta, e = self._residual(y)
         if scalars.any(e > 0.9):
             y, delta, e = self._scaled(y, delta, e)
         y, out, e, formed = self._passes(y, out, delta, e, tol, floor)
@@ -80,8 +80,7 @@ class NewtonSchulzRun:
                 return y, out, bound, None
             if kernels.subsets and not scalars.all(late):
                 return y, out, *self._finish(y, bound, late, tol, floor, left)
-            delta = self._delta(y)
-            e = self._read(kernels.norm(delta))
+            delta, e = self._residual(y)
             if self._worst(e) <= tol:
                 break
         return y, out, e, delta
@@ -106,8 +105,7 @@ class NewtonSchulzRun:
         """The matrices of a stack that need more than one pass, apart from the others."""
         part = y[late]
         run = NewtonSchulzRun(_xp.kernels(part, part.shape[:1]), part.shape, passes)
-        delta = run._delta(part)
-        e = run._read(run.kernels.norm(delta))
+        delta, e = run._residual(part)
         if run._worst(e) > tol:
             part, _, e, rest = run._passes(part, run.work(), delta, e, tol, floor)
             y[late], delta = part, 0.0 if rest is None else rest

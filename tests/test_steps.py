@@ -13,7 +13,7 @@ from landingopt import steps
 from landingopt._xp import FLOATS
 from landingopt.fields import Field, FieldRun, LeftForm, Penalty
 from landingopt.objectives import Euclidean, Stiefel
-from landingopt.searches import BlockNumbers
+from landingopt.searches.open_loop import BlockNumbers
 from landingopt.space import Space
 
 UNIT = 2.0**-52

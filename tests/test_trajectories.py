@@ -693,13 +693,17 @@ class Products:
     """
 
     def __init__(self, monkeypatch):
-        self.sizes, matmul = [], np.matmul
+        self.sizes = []
 
-        def counting(a, b, out=None):
-            self.sizes.append((a.shape[-2], a.shape[-1], b.shape[-1]))
-            return matmul(a, b, out=out)
+        def counting(product):
+            def counted(a, b, out=None):
+                self.sizes.append((a.shape[-2], a.shape[-1], b.shape[-1]))
+                return product(a, b, out)
 
-        monkeypatch.setattr(np, "matmul", counting)
+            return counted
+
+        monkeypatch.setattr(_xp, "product", counting(_xp.product))  # of one matrix
+        monkeypatch.setattr(np, "matmul", counting(np.matmul))  # of a stack
 
     def between_gradients(self, fun, grad, x0, method, steps):
         marks = []

@@ -1,8 +1,9 @@
-"""Directions: which way to go from a point, given its field."""
+"""Against the field itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from landingopt.fields import Form
 from landingopt.point import Point
@@ -13,7 +14,7 @@ from landingopt.space import Space
 class Steepest:
     """Against the field itself; coefficients are handed on, nothing is formed."""
 
-    def start(self, space: Space) -> Steepest:
+    def start(self, space: Space, oracle: Any = None) -> Steepest:
         return self
 
     def direction(self, point: Point) -> list[Form]:

@@ -15,7 +15,7 @@ from landingopt.observe.clock import Clock
 from landingopt.observe.measure import ESTIMATE_BELOW, Measure
 from landingopt.observe.progress import Progress
 from landingopt.observe.record import Record
-from landingopt.observe.stop import RUNNING, first_code
+from landingopt.observe.stop import RUNNING, first_code, threshold
 from landingopt.observe.trace import COLUMNS, Trace
 from landingopt.oracle import Oracle
 from landingopt.point import Point
@@ -148,6 +148,8 @@ class Observer:
         self._next = 0
         self._limit = stop.limit()
         self._timed = _has_timeout(stop)
+        self._above = math.inf  # nothing is met before the limit at gradient norms above this
+        self._errstate = np.geterr()  # the caller's, for the caller's callback and metrics
         self._rounding = RoundingWatch(self, patience)
         self.first_gradient_norm: Any = None
         self.status: Any = Status.RUNNING
@@ -173,17 +175,31 @@ class Observer:
         self._rounding.start(reference)
         if self.space.separable:
             self.status = np.full(self.space.batch, RUNNING)
+        elif not self._timed:
+            self._above = max(
+                threshold(self.stop, self.first_gradient_norm), self._rounding.threshold
+            )
         self.clock.resume()
 
     # -- every point --------------------------------------------------------------------------
 
     def __call__(self, point: Point) -> bool:
         """True when the run is over."""
-        checkpoint = point.iteration >= self._next
+        iteration, norm = point.iteration, point.gradient_norm
+        if (
+            norm is not None
+            and iteration < self._next
+            and iteration < self._limit
+            and point.status is None
+            and self._above < math.inf
+            and self._above < norm < math.inf
+        ):
+            return False
+        checkpoint = iteration >= self._next
         if not (
             checkpoint
-            or point.gradient_norm is not None
-            or point.iteration >= self._limit
+            or norm is not None
+            or iteration >= self._limit
             or point.status is not None
             or self._timed
         ):
@@ -253,15 +269,17 @@ class Observer:
     def _checkpoint(self, row: Row, point: Point, over: bool) -> bool:
         """Record the row, run the callback and the bar; True when the callback stops the run."""
         values = {name: getattr(row, name) for name in COLUMNS}
-        for name, metric in self.record.metrics.items():
-            values[name] = _on_host(metric(row.x))
+        with np.errstate(**self._errstate):
+            for name, metric in self.record.metrics.items():
+                values[name] = _on_host(metric(row.x))
         self.trace.append(values)
         self.last = values
         if self._bar is not None:
             self._bar.update(row)
         if self.callback is not None:
             try:
-                answer = self.callback(self._seen(row, values))
+                with np.errstate(**self._errstate):
+                    answer = self.callback(self._seen(row, values))
                 stopped = isinstance(answer, (bool, np.bool_)) and bool(answer)
             except StopIteration:
                 stopped = True
@@ -333,6 +351,11 @@ class RoundingWatch:
     def start(self, reference: Point) -> None:
         assert reference.gradient is not None
         self._level = self.space.unit_roundoff * self.space.norm(reference.gradient)
+
+    @property
+    def threshold(self) -> float:
+        """Gradient norms above this are not looked at."""
+        return self._wide * self._level
 
     def __call__(self, row: Any, point: Point) -> Any:
         norm, s = row.gradient_norm, self.space.scalars

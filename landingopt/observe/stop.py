@@ -1,6 +1,7 @@
 """Stop rules, joined by ``|`` (any) and ``&`` (all). They carry no state.
 
-``verdict(row)`` gives a :class:`~landingopt.status.Status` code, or one for each matrix of a
+``threshold(first)`` is the gradient norm above which a rule cannot be met before ``limit()`` iterations
+(infinite where the norm says nothing), so that most iterations need no verdict. ``verdict(row)`` gives a :class:`~landingopt.status.Status` code, or one for each matrix of a
 separable stack; RUNNING where the rule is not met or its quantity is not known at this iteration.
 """
 
@@ -51,6 +52,12 @@ def _is_rule(rule: Any) -> bool:
     return all(hasattr(rule, name) for name in ("verdict", "limit", "limits"))
 
 
+def threshold(rule: Any, first: float) -> float:
+    """The gradient norm above which ``rule`` cannot be met; infinite for a rule that does not tell."""
+    tell = getattr(rule, "threshold", None)
+    return math.inf if tell is None else tell(first)
+
+
 def check_rule(rule: Any) -> Any:
     """``rule`` itself, or an error that says what a stop rule is."""
     if isinstance(rule, type) and _is_rule(rule):
@@ -90,6 +97,9 @@ class GradientNorm(_Joinable):
 
     def limit(self) -> float:
         return math.inf
+
+    def threshold(self, first: float) -> float:
+        return max(self.atol, self.rtol * first)
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,9 @@ class MaxIterations(_Joinable):
     def limit(self) -> float:
         return self.iterations
 
+    def threshold(self, first: float) -> float:
+        return -math.inf
+
 
 @dataclass(frozen=True)
 class MaxEpochs(_Joinable):
@@ -202,6 +215,9 @@ class Any_(_Joinable):
     def limit(self) -> float:
         return min(self.first.limit(), self.second.limit())
 
+    def threshold(self, first: float) -> float:
+        return max(threshold(self.first, first), threshold(self.second, first))
+
     def __repr__(self) -> str:
         return f"{self.first!r} | {self.second!r}"
 
@@ -229,6 +245,11 @@ class All_(_Joinable):
 
     def limit(self) -> float:
         return max(self.first.limit(), self.second.limit())
+
+    def threshold(self, first: float) -> float:
+        # A limit on iterations (minus infinity) says nothing about when both are met.
+        parts = [threshold(part, first) for part in (self.first, self.second)]
+        return min(math.inf if part == -math.inf else part for part in parts)
 
     def __repr__(self) -> str:
         return f"({self.first!r} & {self.second!r})"

@@ -21,8 +21,8 @@ class LineSearch:
     A step eta along -F is accepted when m_+ <= C - decrease eta <psi, F>, with psi the Euclidean-metric
     gradient and C the weighted mean of past merits of Zhang and Hager. ``memory = 0`` makes C the last
     merit: monotone (Armijo). The merit is unbounded below off the manifold, so trial points are brought
-    to a distance of at most ``closest`` before f is evaluated; monotone searches need them closer,
-    since a merit too low by O(d^2) cannot be improved on.
+    to a distance of at most ``closest`` before f is evaluated, and of a small part of ||psi|| / ||Phi||;
+    in a monotone search of sqrt(fall / ||Phi||) too, since a merit too low by O(d^2) cannot be improved on.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ class LineSearch:
     decrease : float
         Armijo's constant.
     max_trials : int
-    closest : float, optional
-        The feasibility guard; 1e-2, or 1e-4 where ``memory`` is 0.
+    closest : float
+        The feasibility guard: trial points are at most this far from the manifold.
 
     References
     ----------
@@ -59,7 +59,7 @@ class LineSearch:
     memory: float = 0.85
     decrease: float = 1e-4
     max_trials: int = 30
-    closest: float | None = None
+    closest: float = 1e-2
 
     needs_value = True
 
@@ -70,10 +70,12 @@ class LineSearch:
             raise ValueError(f"decrease must lie in (0, 0.5), got {self.decrease!r}")
         if self.max_trials < 1:
             raise ValueError(f"max_trials must be at least 1, got {self.max_trials!r}")
-        if self.closest is None:
-            object.__setattr__(self, "closest", 1e-2 if self.memory > 0.0 else 1e-4)
-        if not 0.0 < self.closest < 0.9:  # type: ignore[operator]
+        if not 0.0 < self.closest < 0.9:
             raise ValueError(f"closest must lie strictly between 0 and 0.9, got {self.closest!r}")
+
+    @property
+    def monotone(self) -> bool:
+        return self.memory == 0.0
 
     def start(
         self, space: Space, field: FieldRun, move: Move, estimator: FullRun, lam: float

@@ -38,16 +38,16 @@ class SearchRun:
     and try another one in the next advance, so that nobody is evaluated again for a neighbour.
     """
 
-    def __init__(
-        self, recipe: Any, space: Space, field: FieldRun, move: Move, estimator: FullRun
-    ):
+    def __init__(self, recipe: Any, space: Space, field: FieldRun, move: Move, estimator: FullRun):
         self.recipe, self.space, self.field, self.estimator = recipe, space, field, estimator
         self.eps: float | None = None
         self.moves = [move.start(block) for block in space.blocks]
         self._point, self._spare = field.point(space), field.point(space)
         self._slack = 1e4 * space.unit_roundoff if space.unit_roundoff < 1e-10 else 1e-5
         self._one = len(space.blocks) == 1 and space.scalars is FLOATS
-        self._plain = self._one and space.blocks[0].kernels.scalars is FLOATS
+        block = space.blocks[0]
+        self._plain = self._one and block.stiefel and block.kernels.scalars is FLOATS
+        self._vectors: dict[str, Array] = {}  # where power iterations start
         self._started = False
         self._reference: Any = None  # what the merit of a trial is held against
         self._scale: Any = 0.0
@@ -95,19 +95,19 @@ class SearchRun:
             self._reference, self._scale = point.fun, abs(point.fun)
         steepest = direction is point.forms
         slope = self._slope(point, direction, steepest)
+        if not steepest and not self.space.separable and not slope > self._least(point, direction):
+            return self._restarted(point)
         if self.space.separable:
             return self._advance_stack(point, direction, slope, steepest)
         eta = self._capped(self._first_trial(point, steepest), point, direction)
         for _ in range(self.recipe.max_trials):
-            finite = self._try(point, direction, eta)
             fall = eta * slope
+            finite = self._try(point, direction, eta, fall)
             if finite and self._accepts(point, direction, eta, fall):
                 return self._accepted(point, eta, fall, True)
             eta = self._after_refusal(point, eta, fall, finite)
         if not steepest:  # what the direction remembers has misled it
-            new = self.advance(point, point.forms)
-            new.restart = True
-            return new
+            return self._restarted(point)
         point.status = Status.LINE_SEARCH
         return point
 
@@ -118,8 +118,8 @@ class SearchRun:
         eta = self._capped(self._first_trial(point, steepest), point, direction)
         eta = s.where(self._refusals > 0, self._next_trial, eta)
         eta = eta if space.frozen is None else s.where(space.frozen, 0.0, eta)
-        finite = self._try(point, direction, eta)
         fall = eta * slope
+        finite = self._try(point, direction, eta, fall)
         good = finite & self._accepts(point, direction, eta, fall)
         if space.frozen is not None:
             good = good | space.frozen
@@ -127,6 +127,15 @@ class SearchRun:
             self._next_trial = self._after_refusal(point, eta, fall, finite)
         self._hold(point, good)
         return self._accepted(point, eta, fall, good)
+
+    def _restarted(self, point: Point) -> Point:
+        new = self.advance(point, point.forms)
+        new.restart = True
+        return new
+
+    def _least(self, point: Point, direction: list[Form]) -> Any:
+        """The slope below which F does not descend beyond rounding."""
+        return 1e-10 * point.gradient_norm * self.space.combine([f.norm() for f in direction])
 
     def _slope(self, point: Point, direction: list[Form], steepest: bool) -> Any:
         """<psi, F>: how fast f falls along -F."""
@@ -137,10 +146,10 @@ class SearchRun:
         )
         return slope
 
-    def _try(self, point: Point, direction: list[Form], eta: Any) -> Any:
+    def _try(self, point: Point, direction: list[Form], eta: Any, fall: Any) -> Any:
         """Move and evaluate there; True (per matrix) where all went well."""
         new, space = self._spare, self.space
-        tol = self._needed_distance(point)
+        tol = self._needed_distance(point, fall)
         if self._plain:
             x, new_bound, delta, ok = self.moves[0].apply(direction[0], eta, new.x[0], tol)
             new.place([x])
@@ -198,25 +207,34 @@ class SearchRun:
                 merit = merit - 0.5 * (product if self.space.separable else float(np.sum(product)))
         return merit
 
-    def _needed_distance(self, point: Point) -> float:
-        """A small part of ||psi|| / ||Phi||.
+    def _needed_distance(self, point: Point, fall: Any) -> float:
+        """A small part of ||psi|| / ||Phi||; of sqrt(fall / ||Phi||) too in a monotone search.
 
         At distance d, psi has a normal part of d ||Phi|| and the merit an error of d^2 ||Phi||: where
-        the normal part of G dominates (f plus a large multiple of ||X||^2), X must lie closer.
+        the normal part of G dominates (f plus a large multiple of ||X||^2), X must lie closer. A
+        monotone search cannot improve on a merit that is too low by more than the fall.
         """
-        closest = math.inf
+        monotone = self.recipe.monotone
         if self._plain:
             normal = point.forms[0].phi_norm()
-            closest = _CLOSE * point.gradient_norm / normal if normal else math.inf
-            return min(closest, self.recipe.closest) or 1e-300
+            if not normal > 0.0:
+                return self.recipe.closest
+            closest = min(self.recipe.closest, _CLOSE * point.gradient_norm / normal)
+            if monotone and fall > 0.0:
+                closest = min(closest, _CLOSE * math.sqrt(fall / normal))
+            return closest or 1e-300
+        closest = self.recipe.closest
         for form in point.forms:
             if form.phi is not None:
                 normal = form.block.kernels.host(form.phi_norm())[0]
                 ratio = np.divide(point.gradient_norm, normal)
+                if monotone:
+                    falls = np.where(fall > 0.0, np.divide(fall, normal), np.inf)
+                    ratio = np.minimum(ratio, np.sqrt(falls))
                 if self.space.frozen is not None:
                     ratio = np.where(self.space.frozen, np.inf, ratio)
                 closest = min(closest, _CLOSE * float(np.min(ratio)))
-        return min(closest, self.recipe.closest) if closest > 0.0 else 1e-300
+        return closest if closest > 0.0 else 1e-300
 
     # -- after a trial ------------------------------------------------------------------------
 
@@ -286,7 +304,10 @@ class SearchRun:
         else:
             part = [b for b in space.blocks if b.stiefel]
             frobenius = math.hypot(
-                *(float(np.sqrt(np.sum(np.square(b.kernels.host(v)[0])))) for b, v in zip(part, norms))
+                *(
+                    float(np.sqrt(np.sum(np.square(b.kernels.host(v)[0]))))
+                    for b, v in zip(part, norms)
+                )
             )
         # A search may lengthen its step: known without power iterations up to here.
         self._cap = s.divide(_CAP, frobenius)
@@ -304,7 +325,10 @@ class SearchRun:
             if not block.stiefel:
                 continue
             kernels, psi = block.kernels, form.array()
-            v = kernels.random((*block.batch, block.p, 1), np.random.default_rng(0))
+            v = self._vectors.get(block.name)
+            if v is None:
+                v = kernels.random((*block.batch, block.p, 1), np.random.default_rng(0))
+                self._vectors[block.name] = v
             scale = kernels.norm(psi)
             unit = kernels.scale(psi, _reciprocal(scale, kernels))
             for _ in range(4):

@@ -45,9 +45,10 @@ class Wolfe:
     decrease: float = 1e-4
     curvature: float = 0.9
     max_trials: int = 30
-    closest: float = 1e-4
+    closest: float = 1e-2
 
     needs_value = True
+    monotone = True
 
     def __post_init__(self) -> None:
         if not 0.0 < self.decrease < self.curvature < 1.0:

@@ -1,0 +1,221 @@
+"""The limited-memory BFGS direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from landingopt._xp import Array, Rows
+from landingopt.fields import ArrayForm, Form
+from landingopt.point import Point
+from landingopt.space import Space
+
+
+def check_memory(memory: Any) -> None:
+    whole = isinstance(memory, (int, np.integer)) and not isinstance(memory, bool)
+    if not (whole and memory >= 1):
+        raise ValueError(f"memory, the number of pairs, must be an integer >= 1, got {memory!r}")
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory BFGS, F = H psi, with ambient pairs and no transport.
+
+    The pairs are differences in the space of matrices, s = X_+ - X and y = psi_+ - psi, with psi the
+    Euclidean-metric gradient. F is not projected onto the tangent space: the part of it normal to the
+    manifold, X times a symmetric matrix, is what the Newton–Schulz move takes away.
+
+    H is in its compact form, so that a direction costs two passes over the memory (2 m n p numbers)
+    whatever m, and every inner product is summed over the blocks of a product; in a separable stack each
+    matrix has its own H. A pair is kept where <s, y> > 1e-10 ||s|| ||y||.
+
+    Parameters
+    ----------
+    memory : int
+        The number m of pairs. More than the iterations does no harm.
+
+    References
+    ----------
+    Byrd, Nocedal, Schnabel, Representations of quasi-Newton matrices and their use in limited memory
+    methods, Math. Program. 63, 1994, theorem 2.2; on the Stiefel manifold without transport: MATH
+    section 8.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> lo.directions.LBFGS(memory=5)
+    LBFGS(memory=5)
+    """
+
+    memory: int = 8
+
+    def __post_init__(self) -> None:
+        check_memory(self.memory)
+
+    def start(self, space: Space, oracle: Any = None) -> LBFGSRun:
+        return LBFGSRun(self.memory, space)
+
+
+class LBFGSRun:
+    """Directions from the pairs of the run."""
+
+    __slots__ = ("forms", "pairs")
+
+    def __init__(self, memory: int, space: Space):
+        self.pairs = Pairs(memory, space)
+        self.forms = [ArrayForm(block) for block in space.blocks]
+
+    def direction(self, point: Point) -> list[Form]:
+        if not self.pairs.learn(point):
+            return point.forms
+        arrays = self.pairs.times([form.array() for form in point.forms])
+        for form, x, array in zip(self.forms, point.x, arrays, strict=True):
+            form.place(x, array)
+        return list(self.forms)
+
+
+class Pairs:
+    """The last m pairs (s, y) of a run, and the product with the inverse Hessian that they make.
+
+    The pairs live where the data lives, as rows s_0, y_0, s_1, y_1, ... in slots that are used in turn;
+    their inner products on the host, one small matrix for each problem of a separable stack, whose rows
+    and columns are the slots. ``_inverse`` is R^-1, R the part of S^T Y with s_i not newer than y_j: the
+    oldest pair leaves it as a row and a column of zeros, and a new one is one column. In a separable
+    stack a pair that is not good is a pair of zeros, which changes nothing.
+    """
+
+    def __init__(self, memory: int, space: Space):
+        self.memory, self.space = memory, space
+        self.batch = space.batch if space.separable else ()
+        self._rows: list[Rows] = []
+        self.forget()
+
+    def forget(self) -> None:
+        self.count, self._slot = 0, 0
+        self._capacity = min(self.memory, 8)
+        m, batch = self._capacity, self.batch
+        self._inverse = np.zeros((*batch, m, m))
+        self._middle = np.zeros((*batch, m, m))  # Y^T Y
+        self._curvature = np.zeros((*batch, m))  # <s_i, y_i>
+        self._scale: Any = np.ones(batch) if batch else 1.0
+        self._products: Any = None  # of the rows with psi, at the point before
+        self._fresh: Any = None  # <s, y> and <y, y> of a pair that the small matrices do not know
+
+    def learn(self, point: Point) -> bool:
+        """Take the pair of the last step; False where no pair is known."""
+        previous = point.previous
+        if point.restart is not False and np.any(point.restart):
+            self._drop(point.restart)
+        if previous is None:
+            return False
+        if not self._rows:
+            self._rows = [
+                Rows(b.kernels, b.inner_shape, self.batch, 2 * self._capacity)
+                for b in self.space.blocks
+            ]
+        slot = self._slot
+        if slot == self._capacity:
+            self._grow()
+        s, y = [], []
+        for rows, x, old, form, old_form in zip(
+            self._rows, point.x, previous.x, point.forms, previous.forms
+        ):
+            s.append(rows.set_difference(2 * slot, x, old))
+            y.append(rows.set_difference(2 * slot + 1, form.array(), old_form.array()))
+        ss, sy, yy = self.space.dots((s, s), (s, y), (y, y))
+        scalars = self.space.scalars
+        good = sy > 1e-10 * scalars.sqrt(ss) * scalars.sqrt(yy)
+        # The pair that was in this slot has gone, and a slot of zeros does nothing.
+        self._inverse[..., slot, :] = self._inverse[..., slot] = 0.0
+        self._curvature[..., slot] = 0.0
+        if not scalars.any(good):
+            return bool(self._curvature.any())
+        scale = scalars.divide(sy, yy)
+        self._scale = scale if good is True else np.where(good, scale, self._scale)
+        self._fresh = (slot, sy, yy, good)
+        self.count = max(self.count, slot + 1)
+        self._slot = (slot + 1) % self.memory
+        return True
+
+    def _grow(self) -> None:
+        old, m = self._capacity, min(self.memory, 2 * self._capacity)
+        wide = ((0, 0),) * len(self.batch)
+        more = (0, m - old)
+        self._inverse = np.pad(self._inverse, (*wide, more, more))
+        self._middle = np.pad(self._middle, (*wide, more, more))
+        self._curvature = np.pad(self._curvature, (*wide, more))
+        for rows in self._rows:
+            rows.grow(2 * m)
+        self._capacity = m
+
+    def _drop(self, which: Any) -> None:
+        """Forget the pairs, of all or of some matrices of a stack."""
+        if not self.batch:
+            self.forget()
+            return
+        self._inverse[which] = 0.0
+        self._curvature[which] = 0.0
+
+    def times(self, psi: list[Array]) -> list[Array]:
+        """H psi, fresh arrays; psi is the field at the point that was learned from."""
+        products: Any = 0.0
+        for rows, a in zip(self._rows, psi, strict=True):
+            products = products + rows.products(2 * self.count, a)
+        if self._fresh is not None:
+            self._extend(products, *self._fresh)
+            self._fresh = None
+        self._products = products
+        p, q = self._solved(products[..., 0::2], products[..., 1::2])
+        coefficients = np.empty_like(products)
+        coefficients[..., 0::2] = p
+        coefficients[..., 1::2] = q
+        return self._combined(coefficients, psi)
+
+    def _combined(self, coefficients: np.ndarray, v: list[Array]) -> list[Array]:
+        result = []
+        for block, rows, a in zip(self.space.blocks, self._rows, v, strict=True):
+            array = rows.combined(coefficients)
+            k = block.kernels
+            result.append(k.add(array, k.scale(a, self._scale), out=array))
+        return result
+
+    def _extend(self, products: np.ndarray, slot: int, sy: Any, yy: Any, good: Any) -> None:
+        """The column of a new pair: products with y = psi_+ - psi are differences of products."""
+        c = self.count
+        before = products if self._products is None else self._products
+        if before.shape != products.shape:  # the entries of the new slot are not used
+            before = np.concatenate([before, np.zeros((*self.batch, 2))], axis=-1)
+        change = products - before
+        s_column, y_column = change[..., 0::2], change[..., 1::2]
+        y_column[..., slot] = yy
+        if self.batch:
+            sy = np.where(good, sy, 1.0)
+        column = _times(self._inverse[..., :c, :c], s_column) / -np.asarray(sy)[..., None]
+        column[..., slot] = 1.0 / sy
+        if self.batch:
+            column[~good] = 0.0
+            sy = np.where(good, sy, 0.0)
+        self._inverse[..., :c, slot] = column
+        self._middle[..., :c, slot] = self._middle[..., slot, :c] = y_column
+        self._curvature[..., slot] = sy
+
+    def _solved(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients of S and Y in H psi - gamma psi: a = S^T psi, b = Y^T psi.
+
+        H = gamma I + [S, gamma Y] [[R^-T (D + gamma Y^T Y) R^-1, -R^-T], [-R^-1, 0]] [S, gamma Y]^T.
+        """
+        c = self.count
+        inverse = self._inverse[..., :c, :c]
+        gamma = self._scale[..., None] if self.batch else self._scale
+        u = _times(inverse, a)
+        inner = _times(self._middle[..., :c, :c], u)
+        inner -= b
+        inner *= gamma
+        inner += self._curvature[..., :c] * u
+        return _times(inverse.mT, inner), u * -gamma
+
+
+def _times(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    return matrix.dot(vector) if vector.ndim == 1 else (matrix @ vector[..., None])[..., 0]
