@@ -344,6 +344,15 @@ class NumpyMatrix(_NumpyArithmetic):
         np.multiply(f, eta, out)
         return np.subtract(x, out, out)
 
+    def polynomial(self, e: np.ndarray, square: np.ndarray | None, out: np.ndarray) -> np.ndarray:
+        """I - E / 2 (+ 3 E^2 / 8, with E^2 in ``square``, which is overwritten)."""
+        np.multiply(e, -0.5, out)
+        if square is not None:
+            np.multiply(square, 0.375, square)
+            np.add(out, square, out)
+        out.reshape(-1)[:: out.shape[0] + 1] += 1.0
+        return out
+
     def dot(self, a: np.ndarray, b: np.ndarray) -> float:
         """Re <a, b> over all entries."""
         if self.complex:
@@ -605,6 +614,7 @@ class Rows:
             xp = kernels.xp
             self._real = xp.float64 if kernels.unit_roundoff < 1e-10 else xp.float32
         self._rows = self._zeros(count)
+        self._views: list[np.ndarray] = []  # of one problem's rows, in the arrays' shape
 
     def _zeros(self, count: int) -> Array:
         shape = (*self._batch, count, self._size)
@@ -619,8 +629,11 @@ class Rows:
             more = self._zeros(max(count, 2 * self._rows.shape[-2]) - self._rows.shape[-2])
             xp = np if self._numpy else self._kernels.xp
             self._rows = xp.concat([self._rows, more], axis=-2)
+            self._views = []
 
     def _flat(self, a: Array) -> Array:
+        if self._single and not self._complex:
+            return a.reshape(-1)
         if self._numpy:
             return a.reshape((*self._batch, -1)).view(self._real)
         xp = self._kernels.xp
@@ -632,7 +645,7 @@ class Rows:
     def _shaped(self, flat: Array) -> Array:
         if self._numpy:
             flat = flat if self._single else np.ascontiguousarray(flat)
-            return flat.view(self._dtype).reshape(self._shape)
+            return (flat.view(self._dtype) if self._complex else flat).reshape(self._shape)
         if self._complex:
             half = self._size // 2
             flat = flat[..., :half] + 1j * flat[..., half:]
@@ -641,7 +654,9 @@ class Rows:
     def set_difference(self, i: int, a: Array, b: Array) -> Array:
         """Row i becomes a - b; what is returned has the arrays' shape, and may be the row itself."""
         if self._single:
-            return np.subtract(a, b, out=self._shaped(self._rows[i]))
+            if not self._views:
+                self._views = [self._shaped(row) for row in self._rows]
+            return np.subtract(a, b, self._views[i])
         difference = a - b
         self._rows[..., i, :] = self._flat(difference)
         return difference
@@ -655,7 +670,8 @@ class Rows:
         """The inner products of the first ``count`` rows with one array, on the host."""
         flat = self._flat(a)
         if self._single:
-            return self._rows[:count].dot(flat).astype(np.float64, copy=False)
+            product = self._rows[:count].dot(flat)
+            return product if product.dtype == np.float64 else product.astype(np.float64)
         product = (self._rows[..., :count, :] @ flat[..., None])[..., 0]
         return to_host(product).astype(np.float64, copy=False)
 

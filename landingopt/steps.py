@@ -207,18 +207,23 @@ class BarzilaiBorweinRun:
             return self._last
         s, y = self._changes(point, point.previous)
         ss, sy, yy = numbers.dots((s, s), (s, y), (y, y))
-        long, short = scalars.divide(ss, abs(sy)), scalars.divide(abs(sy), yy)
-        known = scalars.isfinite(short) & (short > 0)  # <y, y> may leave the range of float32
+        curvature = abs(sy)
+        long, short = scalars.divide(ss, curvature), scalars.divide(curvature, yy)
+        known = (short > 0) & (short < math.inf)  # <y, y> may leave the range of float32
         short = scalars.where(known, short, math.inf)
-        self._short = [*self._short, short][-self.recipe.memory :]
+        self._short.append(short)
+        if len(self._short) > self.recipe.memory:
+            self._short.pop(0)
         eta = scalars.where(k % 2 == 0, long, short)
         late = k >= self.recipe.alternate
-        if scalars.any(late):
+        if late is not False and scalars.any(late):
             eta = scalars.where(late, self._adaptive(long, short, late & known), eta)
-        usable = scalars.isfinite(eta) & (eta > 0)
-        last = self._last if point.step is None else point.step
-        self._last = scalars.where(usable, eta, last)
-        return self._last
+        usable = (eta > 0) & (eta < math.inf)
+        if usable is not True:
+            last = self._last if point.step is None else point.step
+            eta = scalars.where(usable, eta, last)
+        self._last = eta
+        return eta
 
     def _first(self, point: Point) -> Any:
         numbers, scalars = self.context.numbers, self.context.numbers.scalars

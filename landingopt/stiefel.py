@@ -54,15 +54,45 @@ class NewtonSchulzRun:
         where it is below ``floor`` and was not formed, and whether ``tol`` was reached, the last
         two per matrix.
         """
-        kernels, scalars = self.kernels, self._scalars
+        scalars = self._scalars
         if floor is None:  # below it a bound replaces the Gram matrix; never coarser than tol
             floor = min(500.0 * self._unit, max(tol, 4.0 * self._unit * self._columns))
+        if self._plain:
+            return self._one(y, out, tol, floor)
         delta, e = self._residual(y)
         if scalars.any(e > 0.9):
             y, delta, e = self._scaled(y, delta, e)
         y, out, e, formed = self._passes(y, out, delta, e, tol, floor)
         self._work = out
         return y, e, formed, scalars.isfinite(e) & (e <= max(tol, floor))
+
+    def _one(
+        self, y: Array, out: Array, tol: float, floor: float
+    ) -> tuple[Array, float, Array | None, bool]:
+        """The same for one NumPy matrix, with Python's floats."""
+        kernels, gram, p = self.kernels, self._gram, self._p
+        delta, e = kernels.residual(y, gram)
+        if e > 0.9:
+            y, delta, e = self._scaled(y, delta, e)
+        formed = delta
+        for _ in range(self.max_passes):
+            if not e < math.inf:
+                break
+            self.passes += 1
+            bound = 0.75 * e * e
+            if second := bound > floor:
+                self._square = kernels.matmul(delta, delta, out=self._square)
+                bound = 0.625 * e * e * e * (1.0 + e)
+            p = kernels.polynomial(delta, self._square if second else None, p)
+            y, out = kernels.matmul(y, p, out=out), y
+            if bound <= floor:
+                e, formed = bound, None
+                break
+            formed, e = kernels.residual(y, gram)
+            if e <= tol:
+                break
+        self._work = out
+        return y, e, formed, e <= max(tol, floor)
 
     def _passes(
         self, y: Array, out: Array, delta: Array, e: Any, tol: float, floor: float

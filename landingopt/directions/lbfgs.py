@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,9 @@ class LBFGS:
     manifold, X times a symmetric matrix, is what the Newton–Schulz move takes away.
 
     H is in its compact form, so that a direction costs two passes over the memory (2 m n p numbers)
-    whatever m, and every inner product is summed over the blocks of a product; in a separable stack each
-    matrix has its own H. A pair is kept where <s, y> > 1e-10 ||s|| ||y||.
+    whatever m. On a product of blocks inner products are summed over the blocks, while the initial matrix
+    is <s, y> / <y, y> of each block: blocks of unlike scales do not hold each other up. In a separable stack
+    each matrix has its own H. A pair is kept where <s, y> > 1e-10 ||s|| ||y||.
 
     Parameters
     ----------
@@ -89,6 +91,7 @@ class Pairs:
     def __init__(self, memory: int, space: Space):
         self.memory, self.space = memory, space
         self.batch = space.batch if space.separable else ()
+        self._parts = space.split()
         self._rows: list[Rows] = []
         self.forget()
 
@@ -97,11 +100,11 @@ class Pairs:
         self._capacity = min(self.memory, 8)
         m, batch = self._capacity, self.batch
         self._inverse = np.zeros((*batch, m, m))
-        self._middle = np.zeros((*batch, m, m))  # Y^T Y
+        self._middles = [np.zeros((*batch, m, m)) for _ in self._parts]  # Y^T Y of each block
         self._curvature = np.zeros((*batch, m))  # <s_i, y_i>
-        self._scale: Any = np.ones(batch) if batch else 1.0
-        self._products: Any = None  # of the rows with psi, at the point before
-        self._fresh: Any = None  # <s, y> and <y, y> of a pair that the small matrices do not know
+        self._scales: list[Any] = [np.ones(batch) if batch else 0.0 for _ in self._parts]
+        self._products: list[Any] = []  # of each block's rows with psi, at the point before
+        self._fresh: Any = None  # a pair that the small matrices do not know
 
     def learn(self, point: Point) -> bool:
         """Take the pair of the last step; False where no pair is known."""
@@ -124,7 +127,11 @@ class Pairs:
         ):
             s.append(rows.set_difference(2 * slot, x, old))
             y.append(rows.set_difference(2 * slot + 1, form.array(), old_form.array()))
-        ss, sy, yy = self.space.dots((s, s), (s, y), (y, y))
+        dots = [
+            part.dots(([a], [a]), ([a], [b]), ([b], [b]))
+            for part, a, b in zip(self._parts, s, y, strict=True)
+        ]
+        ss, sy, yy = dots[0] if len(dots) == 1 else map(sum, zip(*dots, strict=True))
         scalars = self.space.scalars
         good = sy > 1e-10 * scalars.sqrt(ss) * scalars.sqrt(yy)
         # The pair that was in this slot has gone, and a slot of zeros does nothing.
@@ -132,19 +139,29 @@ class Pairs:
         self._curvature[..., slot] = 0.0
         if not scalars.any(good):
             return bool(self._curvature.any())
-        scale = scalars.divide(sy, yy)
-        self._scale = scale if good is True else np.where(good, scale, self._scale)
-        self._fresh = (slot, sy, yy, good)
+        self._rescale(dots, scalars.divide(sy, yy), good)
+        self._fresh = (slot, sy, [part[2] for part in dots], good)
         self.count = max(self.count, slot + 1)
         self._slot = (slot + 1) % self.memory
         return True
+
+    def _rescale(self, dots: list[Any], scale: Any, good: Any) -> None:
+        """The initial matrix: <s, y> / <y, y> of each block, or of all where a block has no such."""
+        if len(dots) == 1:
+            self._scales = [scale if good is True else np.where(good, scale, self._scales[0])]
+            return
+        for i, (ss, sy, yy) in enumerate(dots):
+            if sy > 1e-10 * math.sqrt(ss) * math.sqrt(yy):
+                self._scales[i] = sy / yy
+            else:
+                self._scales[i] = self._scales[i] or scale
 
     def _grow(self) -> None:
         old, m = self._capacity, min(self.memory, 2 * self._capacity)
         wide = ((0, 0),) * len(self.batch)
         more = (0, m - old)
         self._inverse = np.pad(self._inverse, (*wide, more, more))
-        self._middle = np.pad(self._middle, (*wide, more, more))
+        self._middles = [np.pad(middle, (*wide, more, more)) for middle in self._middles]
         self._curvature = np.pad(self._curvature, (*wide, more))
         for rows in self._rows:
             rows.grow(2 * m)
@@ -160,36 +177,36 @@ class Pairs:
 
     def times(self, psi: list[Array]) -> list[Array]:
         """H psi, fresh arrays; psi is the field at the point that was learned from."""
-        products: Any = 0.0
-        for rows, a in zip(self._rows, psi, strict=True):
-            products = products + rows.products(2 * self.count, a)
+        count = 2 * self.count
+        products = [rows.products(count, a) for rows, a in zip(self._rows, psi, strict=True)]
         if self._fresh is not None:
             self._extend(products, *self._fresh)
             self._fresh = None
         self._products = products
-        p, q = self._solved(products[..., 0::2], products[..., 1::2])
-        coefficients = np.empty_like(products)
-        coefficients[..., 0::2] = p
-        coefficients[..., 1::2] = q
-        return self._combined(coefficients, psi)
-
-    def _combined(self, coefficients: np.ndarray, v: list[Array]) -> list[Array]:
+        p, q = self._solved(products)
         result = []
-        for block, rows, a in zip(self.space.blocks, self._rows, v, strict=True):
-            array = rows.combined(coefficients)
-            k = block.kernels
-            result.append(k.add(array, k.scale(a, self._scale), out=array))
+        for i, block in enumerate(self.space.blocks):
+            k, scale = block.kernels, self._scales[i]
+            coefficients = np.empty_like(products[i])
+            coefficients[..., 0::2] = p
+            coefficients[..., 1::2] = q * (scale[..., None] if self.batch else scale)
+            array = self._rows[i].combined(coefficients)
+            result.append(k.add(array, k.scale(psi[i], scale), out=array))
         return result
 
-    def _extend(self, products: np.ndarray, slot: int, sy: Any, yy: Any, good: Any) -> None:
+    def _extend(self, products: list[Any], slot: int, sy: Any, yy: list[Any], good: Any) -> None:
         """The column of a new pair: products with y = psi_+ - psi are differences of products."""
         c = self.count
-        before = products if self._products is None else self._products
-        if before.shape != products.shape:  # the entries of the new slot are not used
-            before = np.concatenate([before, np.zeros((*self.batch, 2))], axis=-1)
-        change = products - before
-        s_column, y_column = change[..., 0::2], change[..., 1::2]
-        y_column[..., slot] = yy
+        s_column: Any = 0.0
+        for i, (now, middle) in enumerate(zip(products, self._middles, strict=True)):
+            before = self._products[i] if self._products else now
+            if before.shape != now.shape:  # the entries of the new slot are not used
+                before = np.concatenate([before, np.zeros((*self.batch, 2))], axis=-1)
+            change = now - before
+            s_column = s_column + change[..., 0::2]
+            y_column = change[..., 1::2]
+            y_column[..., slot] = yy[i]
+            middle[..., :c, slot] = middle[..., slot, :c] = y_column
         if self.batch:
             sy = np.where(good, sy, 1.0)
         column = _times(self._inverse[..., :c, :c], s_column) / -np.asarray(sy)[..., None]
@@ -198,23 +215,26 @@ class Pairs:
             column[~good] = 0.0
             sy = np.where(good, sy, 0.0)
         self._inverse[..., :c, slot] = column
-        self._middle[..., :c, slot] = self._middle[..., slot, :c] = y_column
         self._curvature[..., slot] = sy
 
-    def _solved(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients of S and Y in H psi - gamma psi: a = S^T psi, b = Y^T psi.
+    def _solved(self, products: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients p of S and q of H_0 Y in H psi - H_0 psi, with a = S^T psi, b = Y^T H_0 psi.
 
-        H = gamma I + [S, gamma Y] [[R^-T (D + gamma Y^T Y) R^-1, -R^-T], [-R^-1, 0]] [S, gamma Y]^T.
+        H = H_0 + [S, H_0 Y] [[R^-T (D + Y^T H_0 Y) R^-1, -R^-T], [-R^-1, 0]] [S, H_0 Y]^T.
         """
         c = self.count
         inverse = self._inverse[..., :c, :c]
-        gamma = self._scale[..., None] if self.batch else self._scale
+        a = products[0][..., 0::2]
+        for other in products[1:]:
+            a = a + other[..., 0::2]
         u = _times(inverse, a)
-        inner = _times(self._middle[..., :c, :c], u)
-        inner -= b
-        inner *= gamma
-        inner += self._curvature[..., :c] * u
-        return _times(inverse.mT, inner), u * -gamma
+        inner = self._curvature[..., :c] * u
+        for now, middle, scale in zip(products, self._middles, self._scales, strict=True):
+            part = _times(middle[..., :c, :c], u)
+            part -= now[..., 1::2]
+            part *= scale[..., None] if self.batch else scale
+            inner += part
+        return _times(inverse.mT, inner), -u
 
 
 def _times(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:

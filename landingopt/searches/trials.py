@@ -52,6 +52,7 @@ class SearchRun:
         self._reference: Any = None  # what the merit of a trial is held against
         self._scale: Any = 0.0
         self._uphill: Any = 0
+        self._stiffness: Any = 0.0
         # Of each matrix in a separable stack: steps taken, refusals in a row, the step to try next.
         self._taken: Any = 0
         self._refusals: Any = 0
@@ -100,15 +101,17 @@ class SearchRun:
         if self.space.separable:
             return self._advance_stack(point, direction, slope, steepest)
         eta = self._capped(self._first_trial(point, steepest), point, direction)
-        for _ in range(self.recipe.max_trials):
+        for trial in range(self.recipe.max_trials):
             fall = eta * slope
             finite = self._try(point, direction, eta, fall)
             if finite and self._accepts(point, direction, eta, fall):
                 return self._accepted(point, eta, fall, True)
+            if trial == 0 and finite:
+                self._measure_stiffness(point, True)
             eta = self._after_refusal(point, eta, fall, finite)
         if not steepest:  # what the direction remembers has misled it
             return self._restarted(point)
-        point.status = Status.LINE_SEARCH
+        point.status = self._failure(point)
         return point
 
     def _advance_stack(
@@ -124,6 +127,7 @@ class SearchRun:
         if space.frozen is not None:
             good = good | space.frozen
         if not s.all(good):
+            self._measure_stiffness(point, finite & (self._refusals == 0))
             self._next_trial = self._after_refusal(point, eta, fall, finite)
         self._hold(point, good)
         return self._accepted(point, eta, fall, good)
@@ -260,14 +264,37 @@ class SearchRun:
             # A direction with a memory starts afresh where it has been refused for long.
             new.restart = (self._refusals > 0) & (self._refusals % 10 == 0)
             if s.any(failed):
-                new.status = np.where(failed, int(Status.LINE_SEARCH), int(Status.RUNNING))
+                new.status = np.where(failed, self._failure(new), int(Status.RUNNING))
         elif failed:
-            new.status = Status.LINE_SEARCH
+            new.status = self._failure(new)
         self._update_reference(good)
         new.iteration, new.previous = point.iteration + 1, point
         new.step = eta if good is True else s.where(good, eta, 0.0)
         self._spare = point
         return new
+
+    def _measure_stiffness(self, point: Point, where: Any) -> None:
+        """||change of psi|| / ||change of X|| over a first trial that was refused."""
+        new, space, s = self._spare, self.space, self.space.scalars
+        x, y = [], []
+        for i, block in enumerate(space.blocks):
+            x.append(block.kernels.subtract(new.x[i], point.x[i]))
+            y.append(block.kernels.subtract(new.forms[i].array(), point.forms[i].array()))
+        stiffness = s.divide(space.norm(y), space.norm(x))
+        where = where & s.isfinite(stiffness)
+        self._stiffness = s.where(where, stiffness, self._stiffness)
+
+    def _failure(self, point: Point) -> Any:
+        """AT_ROUNDING where rounding of X alone changes psi by ||psi||, else LINE_SEARCH.
+
+        Where f itself is at rounding (an optimum with f = 0), ||G|| says nothing of the rounding of psi;
+        the stiffness of f does.
+        """
+        space = self.space
+        level = 10.0 * space.unit_roundoff * space.size_p**0.5 * self._stiffness
+        rounding, failed = int(Status.AT_ROUNDING), int(Status.LINE_SEARCH)
+        code = space.scalars.where(point.gradient_norm <= level, rounding, failed)
+        return np.asarray(code).astype(int) if space.separable else Status(int(code))
 
     def _rounding_scale(self) -> Any:
         """What the rounding of f is relative to: an f with a large constant still converges."""
