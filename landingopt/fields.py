@@ -136,11 +136,12 @@ class FieldRun:
         """Coefficients, and the distance where a Gram matrix is at hand; no-op where done."""
         if point.evaluated:
             return
-        assert point.gradient is not None
+        followed = point.gradient if point.estimate is None else point.estimate
+        assert followed is not None
         with np.errstate(all="ignore"):  # what is not finite becomes a status, not a warning
-            for form, x, gradient in zip(point.forms, point.x, point.gradient, strict=True):
+            for form, x, gradient in zip(point.forms, point.x, followed, strict=True):
                 form.update(x, gradient)
-            if self.is_gradient:
+            if self.is_gradient and point.estimate is None:
                 point.gradient_norm = point.space.combine([form.norm() for form in point.forms])
         point.evaluated = True
 
