@@ -21,7 +21,7 @@ from landingopt import (
 from landingopt._compare import Comparison, compare
 from landingopt._minimize import minimize
 from landingopt.gradient_check import check_gradient, check_hessian
-from landingopt.methods import Method, landing, pymanopt
+from landingopt.methods import Method, landing, pogo, pymanopt
 from landingopt.objectives import Euclidean, Objective, Stiefel
 from landingopt.observe.record import Every, LogSpaced
 from landingopt.observe.stop import (
@@ -67,6 +67,7 @@ __all__ = [
     "minimize",
     "moves",
     "plotting",
+    "pogo",
     "problems",
     "pymanopt",
     "searches",

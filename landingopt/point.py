@@ -88,6 +88,13 @@ class Point:
             part.previous = None if self.previous is None else self.previous.parts[i]
 
     @property
+    def followed(self) -> list[Array]:
+        """What the field follows: the estimate where the estimator left one, else the gradient."""
+        followed = self.gradient if self.estimate is None else self.estimate
+        assert followed is not None
+        return followed
+
+    @property
     def user(self) -> Variable:
         """x in the user's form; read-only where the library has read-only views."""
         x = self.x

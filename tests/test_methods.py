@@ -20,7 +20,7 @@ RECIPES = {
     "decay": lambda: lo.landing(step=lo.steps.Decay(0.1, power=0.5)),
     "composed": lambda: lo.Method(
         search=lo.searches.OpenLoop(lo.steps.BarzilaiBorwein()),
-        field=lo.fields.Field(lo.fields.Euclidean(), None),
+        field=lo.fields.Field(lo.fields.Euclidean(exact=False), None),
         move=lo.moves.NewtonSchulz(),
     ),
     "step": lambda: lo.steps.Safeguarded(lo.steps.Constant(0.1), eps=0.5),
@@ -159,7 +159,7 @@ LANDING = lo.landing()
     [
         (
             {"search": lo.searches.LineSearch()},
-            ("LineSearch", "Field(tangent=Euclidean(), normal=None)", "OpenLoop"),
+            ("LineSearch", "Field(tangent=Euclidean(exact=False), normal=None)", "OpenLoop"),
         ),
         (
             {"search": lo.searches.LineSearch(), "field": LANDING.field},
@@ -168,9 +168,9 @@ LANDING = lo.landing()
         (
             {
                 "search": lo.searches.OpenLoop(lo.steps.Constant(0.1)),
-                "field": lo.fields.Field(lo.fields.Euclidean()),
+                "field": lo.fields.Field(lo.fields.Euclidean(exact=False)),
             },
-            ("not tangent", "Additive", "Canonical()"),
+            ("not tangent", "Additive", "Euclidean() or Canonical()"),
         ),
         (
             {
@@ -210,7 +210,7 @@ def test_a_search_is_needed():
 COMPOSED = {
     "Euclidean, Newton-Schulz, constant": lo.Method(
         search=lo.searches.OpenLoop(lo.steps.Constant(0.01)),
-        field=lo.fields.Field(lo.fields.Euclidean(), None),
+        field=lo.fields.Field(lo.fields.Euclidean(exact=False), None),
         move=lo.moves.NewtonSchulz(tol=1e-6),
     ),
     "canonical, Newton-Schulz, Barzilai-Borwein": RECIPES["composed"](),

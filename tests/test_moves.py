@@ -13,7 +13,7 @@ from landingopt.fields import Euclidean, Field
 from landingopt.objectives import Euclidean as Free
 from landingopt.stiefel import NewtonSchulzRun
 
-PSI = Field(Euclidean(), None)
+PSI = Field(Euclidean(exact=False), None)
 SHAPES = [(6, 6), (9, 4), (30, 12), (4, 9), (5, 1)]
 DTYPES = ["float32", "float64", "complex128"]
 

@@ -321,7 +321,7 @@ def test_barzilai_borwein_turns_adaptive():
     guess = lo.steps.BarzilaiBorwein(alternate=4, threshold=0.6, memory=3)
     method = lo.Method(
         search=lo.searches.LineSearch(guess=guess),
-        field=lo.fields.Field(lo.fields.Euclidean(), None),
+        field=lo.fields.Field(lo.fields.Euclidean(exact=False), None),
         move=lo.moves.NewtonSchulz(tol=1e-13),
     )
     xs = []

@@ -335,7 +335,7 @@ def test_a_stack_of_one_size_is_to_rounding_a_loop(rng):
     x0 = ref.orthonormal(rng, shape)
     method = lo.Method(
         search=lo.searches.OpenLoop(lo.steps.Constant(0.02)),
-        field=lo.fields.Field(lo.fields.Euclidean(), None),
+        field=lo.fields.Field(lo.fields.Euclidean(exact=False), None),
         move=lo.moves.NewtonSchulz(),
     )
     xs, _ = run(lo.Objective(fun, grad, shape=shape), x0, method, 50)
