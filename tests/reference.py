@@ -263,6 +263,41 @@ def pogo(grad, x, step, lam=0.5, steps=30):
     return xs
 
 
+def tangent_landing(grad, x, step, beta, scale, lam=1.0, steps=30):
+    """Landing without a safe step, along the tangent term of a metric."""
+    xs = [x]
+    for _ in range(steps):
+        g = grad(x)
+        normal = x @ (H(x) @ x - np.eye(x.shape[1]))
+        x = x - step * (scale * beta_metric(x, g, beta) + lam * normal)
+        xs.append(x)
+    return xs
+
+
+def riemannian_descent(grad, x, step, beta, steps=30):
+    """Gradient descent in a metric, with the polar retraction."""
+    xs = [x]
+    for _ in range(steps):
+        x = polar(x - step * riemannian_gradient(x, grad(x), beta))
+        xs.append(x)
+    return xs
+
+
+def longest_safe_step(x, field, eps):
+    """The smallest eta > 0 at which x - eta field leaves the tube, by np.roots in full.
+
+    Where d is eps to rounding, the way in is no root.
+    """
+    delta, t, q = H(x) @ x - np.eye(x.shape[1]), H(x) @ field + H(field) @ x, H(field) @ field
+    c = [
+        inner(q, q), -2 * inner(t, q), inner(t, t) + 2 * inner(delta, q), -2 * inner(delta, t),
+        inner(delta, delta) - eps**2,
+    ]  # fmt: skip
+    roots = np.roots(c)
+    real = roots[np.abs(roots.imag) < 1e-9 * np.abs(roots)].real
+    return min(r for r in real if r > 1e-9 * max(real))
+
+
 # -- tangent terms of other metrics -------------------------------------------------------------
 
 

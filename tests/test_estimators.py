@@ -628,3 +628,26 @@ def test_momentum_goes_farther_by_one_over_one_minus_beta(rng):
     ]
     assert gone[1] / gone[0] == pytest.approx(10.0, rel=0.05)
     assert gone[2] / gone[0] == pytest.approx(10.0, rel=0.05)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.9])
+@pytest.mark.parametrize("c", [0.0, 5.0, 50.0])
+def test_the_normal_part_of_old_gradients(rng, beta, c):
+    """f = c ||X||^2 / 2 - <X, B>: stable iff eta phi < (1 - beta)^2 / beta, as the docstring says."""
+    q, s = ref.orthonormal(rng, (6, 6)), np.diag(np.linspace(1.0, 2.0, 6))
+    phi = c - 1.1  # the mean of two eigenvalues of c I - s
+    limit = (1 - beta) ** 2 / beta / phi if phi > 0 else 0.02
+    x0 = ref.polar(q + 1e-3 * ref.gaussian(rng, (6, 6)))
+    problem = lo.Objective(grad=lambda x: c * x - q @ s, shape=(6, 6))
+    for share in (0.9, 1.1):
+        method = lo.pogo(share * limit, Momentum(beta))
+        result = lo.minimize(
+            problem,
+            x0,
+            method,
+            stop=lo.MaxIterations(2000),
+            record=lo.Every(500),
+            on_failure="return",
+        )
+        near = np.linalg.norm(result.x - q) < 1e-6
+        assert near == (share < 1.0 or phi < 0.0)

@@ -27,6 +27,12 @@ class Momentum:
     it projects G. In the long run a step eta moves like a step eta / (1 - beta) without momentum.
     Nesterov's form is that of ``torch.optim.SGD`` (no dampening): the gradient is taken at X itself.
 
+    Old gradients keep their normal part, and what was normal there is tangent in part here. With the
+    landing's R and the heavy ball an optimum is stable only for eta phi < (1 - beta)^2 / beta, phi the
+    largest mean of two eigenvalues of sym(X^H G) there (no condition where they are negative, as in PCA;
+    Nesterov's form bears a little more). Subtracting c ||X||^2 / 2 from f, a constant on the manifold,
+    lowers phi by c.
+
     Parameters
     ----------
     beta : float in [0, 1)
