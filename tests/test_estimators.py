@@ -651,3 +651,32 @@ def test_the_normal_part_of_old_gradients(rng, beta, c):
         )
         near = np.linalg.norm(result.x - q) < 1e-6
         assert near == (share < 1.0 or phi < 0.0)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 6), (3, 6, 4)])
+def test_on_a_device_nothing_is_read_back(rng, monkeypatch, shape):
+    """The transfers of a run are those of its bookends, however many steps it takes."""
+    strict = pytest.importorskip("array_api_strict")
+    from landingopt import _xp
+
+    device = strict.Device("device1")
+    x0, g = (strict.asarray(a, device=device) for a in (ref.orthonormal(rng, shape),) * 2)
+    reads, to_host = [], _xp.to_host
+    monkeypatch.setattr(_xp, "to_host", lambda a: reads.append(a.shape) or to_host(a))
+    for method in (
+        lo.pogo(0.01, Adam(base=Momentum(0.5))),
+        lo.pogo(0.01, Momentum(0.5, nesterov=True)),
+        lo.landing(step=0.01, base=Adam(), tangent=lo.fields.Euclidean()),
+    ):
+        counts = []
+        for steps in (2, 12):
+            reads.clear()
+            lo.minimize(
+                lo.Objective(grad=lambda x: g, shape=shape),
+                x0,
+                method,
+                stop=lo.MaxIterations(steps),
+                record=lo.Every(10**6),
+            )
+            counts.append(len(reads))
+        assert counts[0] == counts[1]
