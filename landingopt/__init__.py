@@ -21,7 +21,15 @@ from landingopt import (
 from landingopt._compare import Comparison, compare
 from landingopt._minimize import minimize
 from landingopt.gradient_check import check_gradient, check_hessian
-from landingopt.methods import Method, landing, landing_cg, landing_lbfgs, landing_newton, pymanopt
+from landingopt.methods import (
+    Method,
+    landing,
+    landing_cg,
+    landing_lbfgs,
+    landing_newton,
+    pogo,
+    pymanopt,
+)
 from landingopt.objectives import Euclidean, Objective, Stiefel
 from landingopt.observe.record import Every, LogSpaced
 from landingopt.observe.stop import (
@@ -70,6 +78,7 @@ __all__ = [
     "minimize",
     "moves",
     "plotting",
+    "pogo",
     "problems",
     "pymanopt",
     "searches",

@@ -75,13 +75,25 @@ class Entry:
 
 
 def _landing_step(step: float | None, lam: float | None) -> Any:
-    if step is None:
+    step = _needed("landing-step needs --step ETA (and takes --lam)", step)
+    return lo.landing(step=step, lam=0.5 / step if lam is None else lam)
+
+
+def _pogo(step: float | None, lam: float | None) -> Any:
+    step = _needed("pogo needs --step ETA", step)
+    if lam is not None:
         raise UserError(
-            "landing-step needs --step ETA (and takes --lam); the method landing needs neither"
+            "--lam belongs to --method landing-step: pogo's normal step is one full pass"
         )
+    return lo.pogo(step)
+
+
+def _needed(what: str, step: float | None) -> float:
+    if step is None:
+        raise UserError(f"{what}; the method landing needs neither")
     if not 0.0 < step < math.inf:
         raise UserError(f"--step must be positive and finite, got {step:g}")
-    return lo.landing(step=step, lam=0.5 / step if lam is None else lam)
+    return step
 
 
 def _pymanopt(name: str) -> Callable[[float | None, float | None], Any]:
@@ -96,6 +108,11 @@ METHODS = {
     "landing-step": Entry(
         "the papers' landing, fixed --step and --lam: cheapest iteration, distance kept under 1/2",
         _landing_step,
+        5_000,
+    ),
+    "pogo": Entry(
+        "a fixed --step, then one normal step: on the manifold to rounding once the steps are short",
+        _pogo,
         5_000,
     ),
     "pymanopt-sd": Entry(
@@ -153,6 +170,7 @@ class Device(str, Enum):
 
 _ON_CPU = "landing,landing-step,pymanopt-sd,pymanopt-cg,pymanopt-tr"
 _ON_CUDA = "landing,landing-step"
+_STEPPED = ("landing-step", "pogo")
 
 
 @app.command(
@@ -198,11 +216,11 @@ def procrustes(
 
     Exit code 0 if "landing" (or, without it, the best method) has met the tolerance, else 1.
 
-    The step of landing-step is eta = 1/(s1 + s2), with the two largest singular values of B A^H:
-    half of the largest stable step, since near the optimum the error of the pair (i, j) is
+    The step of landing-step and pogo is eta = 1/(s1 + s2), with the two largest singular values of
+    B A^H: half of the largest stable step, since near the optimum the error of the pair (i, j) is
     multiplied by 1 - eta (s_i + s_j) in each iteration. (Complex: 1/(2 s1); a wide x:
-    1/(2 (||A||^2 + s1)), a bound; a stack: the smallest of its steps.) Its lam is 1/(2 eta), where
-    the normal part of the step is a Newton-Schulz iteration.
+    1/(2 (||A||^2 + s1)), a bound; a stack: the smallest of its steps.) The lam of landing-step is
+    1/(2 eta), where the normal part of the step is a Newton-Schulz iteration.
     """
     with _one_line_errors():
         default = _ON_CUDA if device is Device.cuda else _ON_CPU
@@ -244,9 +262,7 @@ def _names(text: str) -> list[str]:
 
 def _chosen(names: list[str], problem: Procrustes) -> dict[str, Any]:
     step = procrustes_step(problem)
-    return {
-        name: _entry(name).make(step if name == "landing-step" else None, None) for name in names
-    }
+    return {name: _entry(name).make(step if name in _STEPPED else None, None) for name in names}
 
 
 def procrustes_step(problem: Procrustes) -> float:
@@ -391,7 +407,7 @@ def solve(
         ),
     ],
     method: Annotated[str, typer.Option(help="One of `landingopt methods`.")] = "landing",
-    step: Annotated[float | None, typer.Option(help="Of landing-step.")] = None,
+    step: Annotated[float | None, typer.Option(help="Of landing-step and pogo.")] = None,
     lam: Annotated[
         float | None, typer.Option(help="Of landing-step; 1/(2 step) if left out.")
     ] = None,
@@ -417,8 +433,10 @@ def solve(
     The script is run as a module would be imported. Exit code 0 if solved, else 1.
     """
     with _one_line_errors():
-        if method != "landing-step" and not (step is None and lam is None):
-            raise UserError(f"--step and --lam belong to --method landing-step, not to {method}")
+        if method not in _STEPPED and not (step is None and lam is None):
+            raise UserError(
+                f"--step and --lam belong to --method landing-step (--step to pogo too), not to {method}"
+            )
         entry = _entry(method)
         for path in (out, trace):
             if path is not None:

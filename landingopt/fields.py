@@ -1,12 +1,33 @@
 r"""The fields that are followed: a tangent term and a normal term, as p x p coefficients.
 
 Every first-order field is F = G A + X B, with coefficients that depend only on Delta = X^H X - I and
-C = X^H G; terms return coefficients and add. For square X the canonical field has the left form
+M = X^H G; terms return coefficients and add. For square X the canonical field has the left form
 F = K X, one product fewer.
+
+**Metric scale.** On the manifold, with G = X M + W and W orthogonal to the columns of X, a tangent term
+is ``metric_scale`` times the Riemannian gradient in a metric g(X Omega + V) = beta ||Omega||^2 +
+||V||^2:
+
+=================================  =======================  =========================  ============
+tangent                            metric (beta)            on the manifold            metric_scale
+=================================  =======================  =========================  ============
+``Canonical()``, the papers' R     canonical (1/2)          X skew(M) + W / 2          1/2
+``Canonical(metric_scale=1.0)``    canonical (1/2)          2 X skew(M) + W            1
+``Euclidean()``                    Euclidean (1)            X skew(M) + W              1
+``BetaMetric(beta)``               of beta                  X skew(M) / beta + W       1
+=================================  =======================  =========================  ============
+
+So a step eta along a term is, to first order, a step eta * metric_scale of Riemannian gradient
+descent in its metric: the papers' landing with step eta goes as far as descent with a step eta / 2
+in the canonical metric (on O(p), where W = 0, as a step eta in the Euclidean one). For "the same
+step" everywhere, say ``metric_scale=1.0``: the tangents are the one place where scales are
+converted. A normal term is not scaled.
 """
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,9 +37,13 @@ from landingopt.space import Block, Space
 
 
 class Tangent(Protocol):
-    """A tangent term: ``coefficients(kernels, delta, cross) -> (A, B)``; A = None means I."""
+    """A tangent term: ``coefficients(kernels, delta, cross) -> (A, B)``; a number a for A means a I.
 
-    needs_gram: bool
+    ``delta`` is X^H X - I (None where not ``needs_gram``) and ``cross`` X^H G; neither may be changed.
+    """
+
+    @property
+    def needs_gram(self) -> bool: ...
 
     def coefficients(self, kernels: Any, delta: Any, cross: Array) -> tuple[Any, Array]: ...
 
@@ -31,38 +56,160 @@ class Normal(Protocol):
 
 @dataclass(frozen=True)
 class Canonical:
-    """The landing's own tangent term, R(X) = skew(G X^H) X = (G S - X G^H X) / 2.
+    """The canonical metric: s (G S - X G^H X), S = X^H X; the landing's own R(X) with s = 1/2.
 
-    Tangent to the level sets of the distance at every X of full rank. Its scale is HALF the
-    canonical-metric Riemannian gradient (MATH: "metric scale").
+    R(X) = skew(G X^H) X = (G S - X G^H X) / 2. Tangent to the level sets of the distance at every X,
+    and on the manifold s (G - X G^H X), s times the canonical-metric Riemannian gradient.
+
+    Parameters
+    ----------
+    metric_scale : float
+        s; 1/2 is the papers' R, 1 the canonical gradient itself (the module's table).
+
+    Notes
+    -----
+    Cost: four products n p^2 with the move; three p^3 for square X.
 
     References
     ----------
-    [AP22] eq. (4); [AVGA24] definition 2.
+    [AP22] eq. (4); [AVGA24] definition 2; the metric: Edelman, Arias, Smith, SIAM J. Matrix Anal.
+    Appl. 20, 1998.
+
+    Examples
+    --------
+    The same step means the same thing for all:
+
+    >>> import landingopt as lo
+    >>> canonical = lo.landing(step=0.1, tangent=lo.fields.Canonical(metric_scale=1.0))
+    >>> euclidean = lo.landing(step=0.1, tangent=lo.fields.Euclidean())
     """
+
+    metric_scale: float = 0.5
 
     needs_gram = True
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric_scale", _checked("metric_scale", self.metric_scale))
+
     def coefficients(self, kernels: Any, delta: Any, cross: Array) -> tuple[Any, Array]:
-        a = kernels.add_identity(kernels.scale(delta, 0.5), 0.5)
-        return a, kernels.scale(kernels.adjoint(cross), -0.5)
+        s = self.metric_scale
+        a = kernels.add_identity(kernels.scale(delta, s), s)
+        return a, kernels.scale(kernels.adjoint(cross), -s)
 
 
 @dataclass(frozen=True)
 class Euclidean:
-    """The Euclidean-metric Riemannian gradient, psi(X) = G - X sym(X^H G).
+    """The Euclidean metric: on the manifold s psi(X), psi(X) = G - X sym(X^H G).
 
-    Tangent on the manifold only: use it with a normal step that returns there (NewtonSchulz).
+    Parameters
+    ----------
+    exact : bool
+        Exactly tangent to the level sets of the distance at every X: s (G S - X C - X skew(M) S), with
+        S = X^H X, M = X^H G, C = M^H; four products n p^2 and one p^3. False: psi itself, two products
+        n p^2, tangent on the manifold only; for a move that returns there (``NewtonSchulz``).
+    metric_scale : float
+        s, the multiple of the Riemannian gradient (the module's table).
 
     References
     ----------
-    [AMS08] section 4.8.
+    [AMS08] section 4.8 for psi; [GAF25] for tangent terms of other metrics off the manifold.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.PCA.random(30, 3, rng=0)
+    >>> lo.minimize(problem, method=lo.landing(step=0.2, tangent=lo.fields.Euclidean()), rng=0).success
+    True
     """
 
-    needs_gram = False
+    exact: bool = True
+    metric_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric_scale", _checked("metric_scale", self.metric_scale))
+
+    @property
+    def needs_gram(self) -> bool:
+        return self.exact
 
     def coefficients(self, kernels: Any, delta: Any, cross: Array) -> tuple[Any, Array]:
-        return None, kernels.scale(kernels.sym(cross), -1.0)
+        if self.exact:
+            return _of_metric(kernels, delta, cross, 1.0, self.metric_scale)
+        return self.metric_scale, kernels.scale(kernels.sym(cross), -self.metric_scale)
+
+
+@dataclass(frozen=True)
+class BetaMetric:
+    """The metric g(X Omega + V) = beta ||Omega||^2 + ||V||^2, Omega skew, X^H V = 0.
+
+    With S = X^H X, M = X^H G, C = M^H,
+
+        F(X) = s (G S - X C + (1/beta - 2) X skew(M) S).
+
+    X^H F is skew, so that F is tangent to the level sets of the distance at every X; on the
+    manifold F is s times the Riemannian gradient, (I - X X^H) G + X skew(M) / beta. beta = 1 is the
+    Euclidean metric, beta = 1/2 the canonical one. It decides how far a step rotates the columns of
+    X among themselves against how far it moves their span.
+
+    Parameters
+    ----------
+    beta : float
+        Positive.
+    metric_scale : float
+        s, the multiple of the Riemannian gradient (the module's table).
+
+    Notes
+    -----
+    Cost: four products n p^2 and one p^3, with an additive move.
+
+    References
+    ----------
+    The metrics: Hüper, Markina, Silva Leite, J. Geom. Mech. 13, 2021; Zimmermann, Hüper, SIAM J.
+    Matrix Anal. Appl. 43, 2022. Tangent terms of the landing for them: [GAF25].
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> lo.fields.BetaMetric(0.25)
+    BetaMetric(beta=0.25, metric_scale=1.0)
+    """
+
+    beta: float
+    metric_scale: float = 1.0
+
+    needs_gram = True
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "metric_scale"):
+            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+
+    def coefficients(self, kernels: Any, delta: Any, cross: Array) -> tuple[Any, Array]:
+        return _of_metric(kernels, delta, cross, self.beta, self.metric_scale)
+
+
+def _of_metric(
+    kernels: Any, delta: Array, cross: Array, beta: float, scale: float
+) -> tuple[Array, Array]:
+    """A = s S, B = s (-C + (1/beta - 2) skew(M) S); S = I + Delta, M = X^H G, C = M^H."""
+    a = kernels.add_identity(kernels.scale(delta, scale), scale)
+    b = kernels.scale(kernels.adjoint(cross), -scale)
+    weight = 1.0 / beta - 2.0
+    if weight:
+        turn = kernels.matmul(kernels.skew(cross), a)  # s skew(M) S
+        b = kernels.add(b, kernels.scale(turn, weight, out=turn), out=b)
+    return a, b
+
+
+def _checked(name: str, value: Any) -> float:
+    """A positive finite float, or an error that says what was given."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and 0.0 < value < math.inf):
+        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+    return float(value)
+
+
+# psi, the Riemannian gradient of the Euclidean metric: what a line search on f needs.
+PSI = Euclidean(exact=False)
 
 
 @dataclass(frozen=True)
@@ -91,7 +238,7 @@ class Field:
     --------
     >>> import landingopt as lo
     >>> lo.fields.Field(lo.fields.Canonical(), lo.fields.Penalty(2.0))
-    Field(tangent=Canonical(), normal=Penalty(lam=2.0))
+    Field(tangent=Canonical(metric_scale=0.5), normal=Penalty(lam=2.0))
     """
 
     tangent: Tangent = field(default_factory=Canonical)
@@ -109,7 +256,7 @@ class FieldRun:
     def __init__(self, recipe: Field):
         self.recipe = recipe
         # psi alone: its norm, the Riemannian gradient's, is left with every evaluation.
-        self.is_gradient = isinstance(recipe.tangent, Euclidean) and recipe.normal is None
+        self.is_gradient = recipe.tangent == PSI and recipe.normal is None
 
     def point(self, space: Space) -> Point:
         """A fresh point whose forms hold this field."""
@@ -123,8 +270,9 @@ class FieldRun:
                 and isinstance(tangent, Canonical)
                 and (normal is None or isinstance(normal, Penalty))
             ):
-                forms.append(LeftForm(block, 0.0 if normal is None else normal.lam))
-            elif isinstance(tangent, Euclidean) and normal is None:
+                lam = None if normal is None else normal.lam
+                forms.append(LeftForm(block, lam, tangent.metric_scale))
+            elif self.is_gradient:
                 forms.append(GradientForm(block))
             else:
                 forms.append(RightForm(block, tangent, normal))
@@ -134,15 +282,15 @@ class FieldRun:
         """Coefficients, and the distance where a Gram matrix is at hand; no-op where done."""
         if point.evaluated:
             return
-        assert point.gradient is not None
-        if self.is_gradient and len(point.forms) == 1:
-            form = point.forms[0]
-            form.update(point.x[0], point.gradient[0])
-            point.gradient_norm = point.space.combine([form.norm()])
+        if len(point.forms) == 1:
+            form, exact = point.forms[0], point.estimate is None
+            form.update(point.x[0], point.gradient[0] if exact else point.estimate[0])
+            if self.is_gradient and exact:
+                point.gradient_norm = point.space.combine([form.norm()])
         else:
-            for form, x, gradient in zip(point.forms, point.x, point.gradient, strict=True):
+            for form, x, gradient in zip(point.forms, point.x, point.followed, strict=True):
                 form.update(x, gradient)
-            if self.is_gradient:
+            if self.is_gradient and point.estimate is None:
                 point.gradient_norm = point.space.combine([form.norm() for form in point.forms])
         point.evaluated = True
 
@@ -150,13 +298,18 @@ class FieldRun:
 class Form:
     """A field on one block, at one point.
 
-    ``distance`` is ||X^H X - I||_F (None where no Gram matrix was formed), ``norm_bound()`` a free
-    upper bound on ||F||_F, ``noise()`` its rounding, ``norm()`` the norm, ``array()`` F itself, and
-    ``moved(eta, out)`` gives X - eta F. Numbers live where the data lives.
+    ``distance`` is ||X^H X - I||_F (None where the form knows no Gram matrix), ``norm_bound()`` a free
+    upper bound on ||F||_F, ``noise()`` its rounding, ``norm()`` the norm, ``array()`` F itself,
+    ``moved(eta, out)`` gives X - eta F, and ``curve(t)`` what the distance is along it. Numbers live
+    where the data lives.
     """
 
     block: Block
-    distance: Any = None
+    _distance: Any = None
+
+    @property
+    def distance(self) -> Any:
+        return self._distance
 
     def update(self, x: Array, gradient: Array) -> None:
         raise NotImplementedError
@@ -175,6 +328,14 @@ class Form:
         return 0.0
 
     def moved(self, eta: Any, out: Array) -> Array:
+        raise NotImplementedError
+
+    def curve(self, t: Any) -> tuple[Array, Array, Array]:
+        """(Delta, T, Q): the Gram matrix of X - u (t F), less I, is Delta - u T + u^2 Q.
+
+        Of F as assembled, rounding included; for square X of the Gram matrix from the left, whose
+        distance is the same. Two products n p^2.
+        """
         raise NotImplementedError
 
 
@@ -256,6 +417,8 @@ class RightForm(_Assembled):
         self._gram = self.kernels.empty((*block.batch, block.p, block.p))
         self._cross = self.kernels.empty((*block.batch, block.p, block.p))
         self._work = self.kernels.empty(block.inner_shape)
+        self._sum = self.kernels.empty((*block.batch, block.p, block.p))
+        self._tangent: Array = None  # the tangent term's B
 
     def update(self, x: Array, gradient: Array) -> None:
         kernels = self.kernels
@@ -264,30 +427,49 @@ class RightForm(_Assembled):
         if self.needs_gram:
             delta = kernels.add_identity(kernels.cross(x, x, out=self._gram), -1.0)
             self._gram = delta
-            self.distance = kernels.norm(delta)
+            self._distance = kernels.norm(delta)
         self._cross = kernels.cross(x, gradient, out=self._cross)
-        a, b = self.tangent.coefficients(kernels, delta, self._cross)
+        a, self._tangent = self.tangent.coefficients(kernels, delta, self._cross)
+        b = self._tangent
         if self.normal is not None:
-            b = kernels.add(b, self.normal.coefficient(kernels, delta), out=b)
+            self._sum = kernels.add(b, self.normal.coefficient(kernels, delta), out=self._sum)
+            b = self._sum
         self._array = kernels.matmul(x, b, out=self._array)
-        tangent = gradient if a is None else kernels.matmul(gradient, a, out=self._work)
-        self._array = kernels.add(tangent, self._array, out=self._array)
+        self._array = kernels.add(self._along(gradient, a), self._array, out=self._array)
+
+    def _along(self, gradient: Array, a: Any) -> Array:
+        """G A, where a number stands for its multiple of I."""
+        if a is None or isinstance(a, (int, float)):
+            plain = a is None or a == 1.0
+            return gradient if plain else self.kernels.scale(gradient, a, out=self._work)
+        return self.kernels.matmul(gradient, a, out=self._work)
 
     def noise(self) -> Any:
-        """G S and X C cancel where G is normal to the manifold, as at an optimum; u ||C|| is left.
+        """G A and X B cancel where G is normal to the manifold, as at an optimum; u ||B|| is left.
 
         A left form needs no such care: its K is skew to the last digit.
         """
-        return self.kernels.norm(self._cross) * (8.0 * self.kernels.unit_roundoff)
+        return self.kernels.norm(self._tangent) * (16.0 * self.kernels.unit_roundoff)
+
+    def curve(self, t: Any) -> tuple[Array, Array, Array]:
+        kernels = self.kernels
+        unit = self._work = kernels.scale(self._array, t, out=self._work)
+        mixed = kernels.scale(kernels.sym(kernels.cross(self.x, unit)), 2.0)
+        return self._gram, mixed, kernels.cross(unit, unit)
 
 
 class LeftForm(Form):
-    """Square X: F = K X, K = skew(G X^H) + lam (X X^H - I); three products p^3 with the step."""
+    """Square X: F = K X, K = 2 s skew(G X^H) + lam (X X^H - I); three products p^3 with the step.
 
-    def __init__(self, block: Block, lam: float):
-        self.block, self.kernels, self.lam = block, block.kernels, lam
+    Without a normal term (``lam`` None) the Gram matrix is formed only where the distance is read: two
+    products. s is the canonical tangent's metric scale.
+    """
+
+    def __init__(self, block: Block, lam: float | None, scale: float = 0.5):
+        self.block, self.kernels, self.lam, self.scale = block, block.kernels, lam, scale
         shape = (*block.batch, block.p, block.p)
         self._k, self._work = self.kernels.empty(shape), self.kernels.empty(shape)
+        self._delta: Array = self.kernels.empty(shape)
         self._array_buffer = self.kernels.empty(shape)
         self._array: Array | None = None
         self._norm: Any = None
@@ -297,12 +479,28 @@ class LeftForm(Form):
     def update(self, x: Array, gradient: Array) -> None:
         kernels = self.kernels
         self.x, self._array, self._norm, self._bound = x, None, None, None
-        work = kernels.outer(gradient, x, out=self._work)
-        self._k = kernels.skew(work, out=self._k)
-        delta = kernels.add_identity(kernels.outer(x, x, out=self._work), -1.0)
-        self.distance = kernels.norm(delta)  # ||X X^H - I|| = ||X^H X - I|| for square X
+        self._distance = None
+        self._work = kernels.outer(gradient, x, out=self._work)
+        self._k = kernels.skew(self._work, out=self._k)
+        if self.scale != 0.5:
+            self._k = kernels.scale(self._k, 2.0 * self.scale, out=self._k)
+        if self.lam is not None:
+            self._measure()
         if self.lam:
-            self._k = kernels.add(self._k, kernels.scale(delta, self.lam, out=delta), out=self._k)
+            self._work = kernels.scale(self._delta, self.lam, out=self._work)
+            self._k = kernels.add(self._k, self._work, out=self._k)
+
+    def _measure(self) -> None:
+        kernels = self.kernels
+        self._delta = kernels.add_identity(kernels.outer(self.x, self.x, out=self._delta), -1.0)
+        self._distance = kernels.norm(self._delta)
+
+    @property
+    def distance(self) -> Any:
+        """||X X^H - I||_F = ||X^H X - I||_F for square X."""
+        if self._distance is None:
+            self._measure()
+        return self._distance
 
     def norm_bound(self) -> Any:
         """||K X||_F <= ||K||_F ||X||_2 <= sqrt(1 + d) ||K||_F: no product."""
@@ -328,3 +526,9 @@ class LeftForm(Form):
             return kernels.subtract(self.x, step, out=out)
         factor = kernels.add_identity(kernels.scale(self._k, -eta, out=self._work), 1.0)
         return kernels.matmul(factor, self.x, out=out)
+
+    def curve(self, t: Any) -> tuple[Array, Array, Array]:
+        kernels, _ = self.kernels, self.distance  # which leaves delta
+        unit = self._work = kernels.scale(self.array(), t, out=self._work)
+        mixed = kernels.scale(kernels.sym(kernels.outer(unit, self.x)), 2.0)
+        return self._delta, mixed, kernels.outer(unit, unit)

@@ -10,9 +10,10 @@ import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as part
-from typing import Any
+from typing import Any, Literal
 
 from landingopt import directions, estimators, fields, moves, searches, steps
+from landingopt.estimators._common import check_base
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,11 @@ def _line_search(method: Method) -> bool:
 _REFUSALS: list[tuple[Callable[[Method], bool], str]] = [
     (
         lambda m: (
-            _line_search(m)
-            and not (isinstance(m.field.tangent, fields.Euclidean) and m.field.normal is None)
+            _line_search(m) and not (m.field.tangent == fields.PSI and m.field.normal is None)
         ),
-        "LineSearch needs the field Field(tangent=Euclidean(), normal=None): its merit measures "
-        "slopes with the Euclidean-metric gradient, and the normal part is the move's; pass that "
-        "field, or use OpenLoop",
+        "LineSearch needs the field Field(tangent=Euclidean(exact=False), normal=None): its merit "
+        "measures slopes with the Euclidean-metric gradient, and the normal part is the move's; pass "
+        "that field, or use OpenLoop",
     ),
     (
         lambda m: _line_search(m) and not isinstance(m.move, moves.NewtonSchulz),
@@ -86,13 +86,21 @@ _REFUSALS: list[tuple[Callable[[Method], bool], str]] = [
         "trial points are brought back before f is evaluated; pass move=lo.moves.NewtonSchulz()",
     ),
     (
+        lambda m: _line_search(m) and getattr(m.estimator, "transforms", False),
+        "LineSearch needs the gradient of f itself, estimator=Full(): it compares f with the slope "
+        "along the field, which Momentum and Adam change; drop the transform, or use OpenLoop (as in "
+        "lo.landing(step=..., base=...) or lo.pogo(step, base=...))",
+    ),
+    (
         lambda m: (
-            isinstance(m.move, moves.Additive)
+            isinstance(m.move, (moves.Additive, moves.Pogo))
             and isinstance(m.field.tangent, fields.Euclidean)
+            and not m.field.tangent.exact
             and not _line_search(m)
         ),
-        "the Euclidean tangent is not tangent off the manifold, and with an Additive move the "
-        "distance can grow; use tangent=Canonical(), or move=NewtonSchulz()",
+        "Euclidean(exact=False) is not tangent off the manifold, and with an Additive move or Pogo's "
+        "single pass the distance can grow; use tangent=Euclidean() or Canonical(), or "
+        "move=NewtonSchulz()",
     ),
     (
         lambda m: (
@@ -110,6 +118,9 @@ def landing(
     *,
     lam: float | None = None,
     eps: float = 0.5,
+    tangent: Any = None,
+    base: Any = None,
+    safe: Literal["bound", "exact"] = "bound",
 ) -> Method:
     r"""The landing: matrix products only, attracted to the manifold.
 
@@ -129,12 +140,22 @@ def landing(
     Parameters
     ----------
     step : float, function of the iteration, or step rule, optional
-        The wanted step of the papers' algorithm. A step eta here is a step eta / 2 of Riemannian
-        gradient descent in the canonical metric (eta on O_p in the Euclidean metric).
+        The wanted step of the papers' algorithm. A step eta along the default tangent is a step eta / 2
+        of Riemannian gradient descent in the canonical metric (eta on O_p in the Euclidean metric).
     lam : float, optional
         Attraction, 1 by default; only with a step.
     eps : float
         Radius of the tube; only used with a step.
+    tangent : tangent of ``lo.fields``, optional
+        ``lo.fields.Canonical()`` by default, the papers'; ``lo.fields.Canonical(metric_scale=1.0)`` and
+        ``lo.fields.Euclidean()`` make a step a step of Riemannian gradient descent in the metric
+        they name (the table in ``lo.fields``). Only with a step.
+    base : estimator, optional
+        What the field is built of: ``lo.estimators.Momentum(0.9)``, ``lo.estimators.Adam()``; the
+        gradient by default. Only with a step: the line search needs the gradient itself.
+    safe : "bound" or "exact"
+        What caps the step: the papers' bound, or the exact exit from the tube, which is never shorter
+        (:class:`landingopt.steps.Safeguarded`). Only with a step.
 
     Returns
     -------
@@ -143,12 +164,14 @@ def landing(
     Raises
     ------
     TypeError, ValueError
-        ``lam`` without a step, a step that is not positive, lam < 0, eps outside (0, 1).
+        ``lam``, ``tangent``, ``base`` or ``safe`` without a step, a step that is not positive, lam
+        < 0, eps outside (0, 1), a tangent or base of the wrong kind.
 
     Notes
     -----
     A step costs, beyond the gradient: with a step, three products p^3 (square) or four n p^2
-    (tall); without, four to six.
+    (tall) with the default tangent, and where ``safe="exact"`` lengthens it two more; without, four
+    to six.
 
     References
     ----------
@@ -175,27 +198,127 @@ def landing(
                 f"eps = {eps!r} was given without a step: the parameter-free landing has no tube; "
                 "pass lo.landing(step=..., eps=...), or drop eps"
             )
+        _refuse_without_step(tangent, base, safe)
         return Method(
             search=searches.LineSearch(),
-            field=fields.Field(tangent=fields.Euclidean(), normal=None),
+            field=fields.Field(tangent=fields.PSI, normal=None),
             move=moves.NewtonSchulz(),
             name="landing",
         )
     lam = 1.0 if lam is None else lam
     if not (isinstance(lam, numbers.Real) and 0.0 <= lam < float("inf")):
         raise ValueError(f"lam must be a number >= 0, got {lam!r}")
-    shown = f"{step:g}" if isinstance(step, numbers.Real) else "..."
+    if safe not in ("bound", "exact"):
+        raise ValueError(f'safe must be "bound" or "exact", got {safe!r}')
+    tangent = fields.Canonical() if tangent is None else tangent
+    if isinstance(tangent, type) or not callable(getattr(tangent, "coefficients", None)):
+        raise TypeError(
+            "tangent must be a tangent term such as lo.fields.Canonical() or lo.fields.Euclidean(), "
+            f"got {tangent!r}"
+        )
     return Method(
-        search=searches.OpenLoop(steps.Safeguarded(as_step(step), eps)),
-        field=fields.Field(tangent=fields.Canonical(), normal=fields.Penalty(float(lam))),
-        name=f"landing(step={shown}, lam={lam:g})",
+        search=searches.OpenLoop(steps.Safeguarded(as_step(step), eps, exact=safe == "exact")),
+        field=fields.Field(tangent=tangent, normal=fields.Penalty(float(lam))),
+        estimator=_as_estimator(base),
+        name=f"landing(step={_shown(step)}, lam={lam:g}{_suffix(base)})",
+    )
+
+
+def _refuse_without_step(tangent: Any, base: Any, safe: str) -> None:
+    reasons = {
+        "tangent": (tangent is not None, tangent, "its line search needs the Euclidean gradient"),
+        "base": (
+            base is not None,
+            base,
+            "its line search compares f with the gradient of f itself",
+        ),
+        "safe": (safe != "bound", safe, "it has no tube"),
+    }
+    for name, (given, value, reason) in reasons.items():
+        if given:
+            raise ValueError(
+                f"{name} = {value!r} was given without a step: this is the parameter-free landing, and "
+                f"{reason}; pass lo.landing(step=..., {name}=...), or drop {name}"
+            )
+
+
+def _as_estimator(base: Any) -> Any:
+    return estimators.Full() if base is None else check_base(base)
+
+
+def _shown(step: Any) -> str:
+    return f"{step:g}" if isinstance(step, numbers.Real) else "..."
+
+
+def _suffix(base: Any) -> str:
+    return "" if base is None else f", base={type(base).__name__}"
+
+
+def pogo(
+    step: float | Callable[[int], float] | Any, base: Any = None, *, lam: float = 0.5
+) -> Method:
+    r"""POGO: a tangent step, then one normal step that does not depend on its length.
+
+        M = X - eta R(X),    X_+ = M - lam M (M^H M - I),    R(X) = skew(G X^H) X.
+
+    Nothing is evaluated and nothing read back: no safe step, no inner loop. With lam = 1/2 the distance
+    stays of the order (eta ||R||)^4, for steps with eta ||R|| below about 1; a start should lie near the
+    manifold. Steps are not shortened: one that is far too long diverges, and says so. With
+    ``base=Adam()`` eta ||R|| is of the order of eta, whatever the scale of f.
+
+    Parameters
+    ----------
+    step : float, function of the iteration, or step rule
+        A step eta is a step eta / 2 of Riemannian gradient descent in the canonical metric (eta on
+        O_p in the Euclidean metric), as in ``lo.landing(step=...)``.
+    base : estimator, optional
+        What the field is built of: ``lo.estimators.Momentum(0.9)``, ``lo.estimators.Adam()``; the
+        gradient by default.
+    lam : float in (0, 1)
+        Of the normal step; at 1/2 it is one Newton–Schulz pass, with quadratic convergence.
+
+    Returns
+    -------
+    Method
+
+    Raises
+    ------
+    TypeError, ValueError
+        A step that is not positive, lam outside (0, 1), a base that is no estimator.
+
+    Notes
+    -----
+    A step costs, beyond the gradient, four products p^3 (square) or six n p^2 (tall).
+
+    References
+    ----------
+    [POGO].
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.PCA.random(30, 3, rng=0)
+    >>> method = lo.pogo(0.1, base=lo.estimators.Momentum(0.9))
+    >>> method.name
+    'pogo(step=0.1, base=Momentum)'
+    >>> lo.minimize(problem, method=method, rng=0).success
+    True
+    """
+    move = moves.Pogo(lam)
+    shown = "" if lam == 0.5 else f", lam={lam:g}"
+    return Method(
+        search=searches.OpenLoop(as_step(step)),
+        field=fields.Field(tangent=fields.Canonical(), normal=None),
+        move=move,
+        estimator=_as_estimator(base),
+        name=f"pogo(step={_shown(step)}{shown}{_suffix(base)})",
     )
 
 
 def _with_memory(direction: Any, search: searches.Wolfe, name: str) -> Method:
     return Method(
         search=search,
-        field=fields.Field(tangent=fields.Euclidean(), normal=None),
+        field=fields.Field(tangent=fields.PSI, normal=None),
         move=moves.NewtonSchulz(),
         direction=direction,
         name=name,

@@ -22,7 +22,11 @@ class Point:
     x : list of arrays
         The blocks, tall.
     gradient : list of arrays or None
-        The (estimated) Euclidean gradient; the user's memory, valid until the next call of it.
+        The exact Euclidean gradient of f; the user's memory, valid until the next call of it. What
+        is measured (the gradient norm, the feasible value, the stop rules) is measured with it.
+    estimate : list of arrays or None
+        What the estimator hands to the field in its place (momentum, say); the estimator's memory,
+        valid until its next ``fill``. None: the field follows ``gradient``.
     fun : float, array or None
         f(x) as a host number, where it has been evaluated.
     merit : float, array or None
@@ -44,8 +48,9 @@ class Point:
     """
 
     __slots__ = (
-        "space", "forms", "x", "gradient", "fun", "merit", "distance_bound", "iteration", "step",
-        "evaluated", "parts", "previous", "gradient_norm", "status", "restart", "_user", "_user_of",
+        "space", "forms", "x", "gradient", "estimate", "fun", "merit", "distance_bound", "iteration",
+        "step", "evaluated", "parts", "previous", "gradient_norm", "status", "restart", "_user",
+        "_user_of",
     )  # fmt: skip
 
     def __init__(self, space: Space, forms: list[Any]):
@@ -66,6 +71,7 @@ class Point:
         """Move to x and forget everything known elsewhere."""
         self.x = x
         self.gradient: list[Array] | None = None
+        self.estimate: list[Array] | None = None
         self.fun: Any = None
         self.merit: Any = None
         self.gradient_norm: Any = None
@@ -75,14 +81,22 @@ class Point:
         self.distance_bound: Any = float("inf")
 
     def share(self) -> None:
-        """Hand iteration, x and gradient to the per-block parts."""
+        """Hand iteration, x, gradient and estimate to the per-block parts."""
         if len(self.parts) == 1:
             return
         for i, part in enumerate(self.parts):
             part.place([self.x[i]])
             part.gradient = None if self.gradient is None else [self.gradient[i]]
+            part.estimate = None if self.estimate is None else [self.estimate[i]]
             part.iteration = self.iteration
             part.previous = None if self.previous is None else self.previous.parts[i]
+
+    @property
+    def followed(self) -> list[Array]:
+        """What the field follows: the estimate where the estimator left one, else the gradient."""
+        followed = self.gradient if self.estimate is None else self.estimate
+        assert followed is not None
+        return followed
 
     @property
     def user(self) -> Variable:

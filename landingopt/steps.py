@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from landingopt import _xp
 from landingopt._xp import Array
 from landingopt.point import Point
 
@@ -270,15 +271,50 @@ class Safeguarded:
     The free bound on g is tried first; the exact norm is formed only where that would cut the step,
     so eta is the papers'.
 
+    With ``exact``, where that bound would cut the step, the cap is the longest step of all: the smallest
+    eta > 0 at which X - eta Lambda leaves the tube, a root of the quartic
+
+        ||Delta - eta T + eta^2 Lambda^H Lambda||_F^2 = eps^2,    T = X^H Lambda + Lambda^H X,
+
+    with the assembled Lambda, so that rounding off the tangent space is seen. It is never shorter than
+    the bound, in the median of 3000 random cases 2.4 times as long (1.9 times where the root above is
+    the smaller of the two, 3.1 times where 1/(2 lam) is), and x stays in its component: every shorter
+    step stays in the tube too.
+
+    Parameters
+    ----------
+    rule : step rule
+        The wanted steps.
+    eps : float in (0, 1)
+        Radius of the tube.
+    exact : bool
+        The exact exit in place of the bound.
+
+    Notes
+    -----
+    Cost: the exact norm is a product for square X, shared with the move; none for tall X. ``exact``
+    adds two products n p^2 (Lambda^H Lambda and T) and about 0.1 ms on the host for the root, where the
+    bound cuts. On a device nothing is read back, but with ``exact``: six numbers for each matrix, in one
+    transfer a step.
+
     References
     ----------
-    [AVGA24] lemma on the safe step; MATH section 2 for the cap 1/(2 lam).
+    [AVGA24] lemma on the safe step; MATH section 2 for the cap 1/(2 lam) and the quartic.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> lo.steps.Safeguarded(lo.steps.Constant(0.1), eps=0.5, exact=True)
+    Safeguarded(rule=Constant(step=0.1), eps=0.5, exact=True)
     """
 
     rule: Step
     eps: float = 0.5
+    exact: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.exact, bool):
+            raise TypeError(f"exact must be True or False, got {self.exact!r}")
         if not (isinstance(self.eps, numbers.Real) and 0.0 < self.eps < 1.0):
             raise ValueError(f"eps must lie strictly between 0 and 1, got {self.eps!r}")
 
@@ -287,13 +323,13 @@ class Safeguarded:
 
 
 class SafeguardedRun:
-    __slots__ = ("rule", "eps", "lam", "scalars", "exact_only")
+    __slots__ = ("rule", "eps", "lam", "scalars", "exact_only", "exact")
 
     def __init__(self, recipe: Safeguarded, context: Context):
         self.rule = recipe.rule.start(context)
-        self.eps, self.lam = recipe.eps, context.lam
+        self.eps, self.lam, self.exact = recipe.eps, context.lam, recipe.exact
         self.scalars = context.numbers.scalars
-        self.exact_only = context.accelerator
+        self.exact_only = context.accelerator  # comparing would read a number back
 
     def size(self, k: int, point: Point) -> Any:
         form = point.forms[0]
@@ -305,8 +341,27 @@ class SafeguardedRun:
             bound = safe_step(d, form.norm_bound(), self.lam, self.eps, self.scalars, noise)
             if self.scalars.all(bound >= wanted):
                 return wanted
-        exact = safe_step(d, form.norm(), self.lam, self.eps, self.scalars, noise)
-        return self.scalars.minimum(wanted, exact)
+        bound = safe_step(d, form.norm(), self.lam, self.eps, self.scalars, noise)
+        if self.exact and (self.exact_only or not self.scalars.all(bound >= wanted)):
+            bound = self.scalars.maximum(bound, self._exit(form))
+        return self.scalars.minimum(wanted, bound)
+
+    def _exit(self, form: Any) -> Any:
+        """Where X - eta Lambda leaves the tube; 0 where the bound has to do."""
+        kernels, scalars = form.block.kernels, self.scalars
+        norm = scalars.maximum(form.norm(), 1e-30)
+        # Along u = eta g, where the numbers have no scale: 1/p <= ||Q||^2 <= 1, a quartic always.
+        delta, t, q = form.curve(scalars.divide(1.0, norm))
+        pairs = ((delta, t), (t, t), (delta, q), (t, q), (q, q))
+        dots = [kernels.dot(a, b) for a, b in pairs]
+        d, dt, tt, dq, tq, qq = kernels.host(form.distance, *dots)
+        room = (d - self.eps) * (d + self.eps)
+        quartic = np.stack([room, -2.0 * dt, tt + 2.0 * dq, -2.0 * tq, qq], axis=-1)
+        # A long step adds large terms up to a small sum: their rounding counts as outside.
+        sizes = np.stack([d * d, 2.0 * abs(dt), tt + 2.0 * abs(dq), 2.0 * abs(tq), qq], axis=-1)
+        u = first_exit(quartic + 8.0 * kernels.unit_roundoff * sizes)
+        eta = float(u) if isinstance(norm, float) else _xp.from_host(u, norm)
+        return scalars.where(form.norm() > 1e-30, eta / norm, scalars.full(0.0))
 
 
 def safe_step(
@@ -329,3 +384,80 @@ def safe_step(
     t = (lam * d * (1.0 - d) - scalars.minimum(noise, 2.0 * norm)) / norm
     root = (t + scalars.sqrt(t * t + room)) / norm
     return scalars.minimum(root, 1.0 / (2.0 * lam)) if lam > 0 else root
+
+
+def first_exit(quartic: np.ndarray) -> np.ndarray:
+    """The smallest u > 0 at which the quartic, at most 0 before it, becomes positive.
+
+    Parameters
+    ----------
+    quartic : array (..., 5)
+        Coefficients in ascending order; the last one positive. The first is at most 0 up to rounding:
+        where it is a little above (d above eps by rounding), the way in is not taken for the exit.
+
+    Returns
+    -------
+    array
+        The side of the root on which the quartic is at most 0; 0 where no step stays inside, and where a
+        coefficient is not finite.
+
+    Notes
+    -----
+    The stationary points cut the line into intervals on which the quartic is monotone: its sign at their
+    ends tells the interval of the root, in which bisection with Newton's steps finds it. Multiple roots,
+    at which a companion matrix of the quartic itself would lose half of the digits, do no harm.
+    """
+    usable = np.isfinite(quartic).all(axis=-1) & (quartic[..., 4] > 0.0)
+    c = np.where(usable[..., None], quartic, (-1.0, 0.0, 0.0, 0.0, 1.0))
+    # Fujiwara's bound on the roots: 2 max |c_i / c_4|^(1 / (4 - i)).
+    shares = (np.abs(c[..., :4]) / c[..., 4:]) ** _FUJIWARA
+    last = 2.01 * np.max(shares, axis=-1, keepdims=True)
+    ends = np.sort(np.clip(_stationary(c), 0.0, last), axis=-1)
+    ends = np.concatenate([ends, last], axis=-1)
+    outside = (_value(np.moveaxis(c[..., None, :], -1, 0), ends) > 0.0) & (ends > 0.0)
+    outside[..., -1] = True
+    first = np.argmax(outside, axis=-1)[..., None]
+    high = np.take_along_axis(ends, first, axis=-1)[..., 0]
+    low = np.take_along_axis(ends, np.maximum(first - 1, 0), axis=-1)[..., 0]
+    low = np.where(first[..., 0] > 0, low, 0.0)
+    columns = np.moveaxis(c, -1, 0)
+    if c.ndim == 1:
+        low = np.asarray(_root(columns.tolist(), float(low), float(high), _xp.FLOATS))
+    else:
+        scalars = _xp.ArrayScalars(np, np.float64, None, low.shape)
+        low = _root(columns, low, high, scalars)
+    return np.where(usable & (_value(columns, low) <= 0.0), low, 0.0)
+
+
+def _value(c: Any, u: Any) -> Any:
+    return c[0] + u * (c[1] + u * (c[2] + u * (c[3] + u * c[4])))
+
+
+def _stationary(c: np.ndarray) -> np.ndarray:
+    """The real parts of the three roots of the derivative; a cut too many does no harm."""
+    companion = np.zeros((*c.shape[:-1], 3, 3))
+    companion[..., 1, 0] = companion[..., 2, 1] = 1.0
+    companion[..., :, 2] = c[..., 1:4] * (-0.25, -0.5, -0.75) / c[..., 4:]
+    return np.linalg.eigvals(companion).real
+
+
+def _root(c: Any, low: Any, high: Any, scalars: Any) -> Any:
+    """The lower end of the last bracket of the root in [low, high], where the quartic is monotone."""
+    u = 0.5 * (low + high)
+    for _ in range(200):
+        value = _value(c, u)
+        inside = value <= 0.0
+        low, high = scalars.where(inside, u, low), scalars.where(inside, high, u)
+        if scalars.all(high - low <= 8.0 * _UNIT * high):
+            break
+        slope = c[1] + u * (2.0 * c[2] + u * (3.0 * c[3] + u * 4.0 * c[4]))
+        newton = u - scalars.divide(value, slope)
+        # A little beyond the root, so that both ends of the bracket come close to it.
+        newton = newton + scalars.where(inside, 2.0, -2.0) * _UNIT * high
+        good = (newton > low) & (newton < high)
+        u = scalars.where(good, newton, 0.5 * (low + high))
+    return low
+
+
+_UNIT = 2.0**-52
+_FUJIWARA = np.array([1 / 4, 1 / 3, 1 / 2, 1.0])

@@ -214,3 +214,100 @@ def bb_ns(fun, grad, x, steps, rtol=0.0):
         xs.append(x)
         etas.append(eta)
     return xs, etas
+
+
+# -- transforms of the gradient, and POGO ------------------------------------------------------
+
+
+def heavy_ball(grad, x, step, beta, lam=1.0, steps=30):
+    """Landing without a safe step along m <- beta m + G."""
+    xs, m = [x], np.zeros_like(x)
+    for _ in range(steps):
+        m = beta * m + grad(x)
+        x = x - step * landing_field(x, m, lam)
+        xs.append(x)
+    return xs
+
+
+def nesterov(grad, x, step, beta, lam=1.0, steps=30):
+    """The same along G + beta m, in PyTorch's form."""
+    xs, m = [x], np.zeros_like(x)
+    for _ in range(steps):
+        g = grad(x)
+        m = beta * m + g
+        x = x - step * landing_field(x, g + beta * m, lam)
+        xs.append(x)
+    return xs
+
+
+def vector_adam(grad, x, step, beta1, beta2, epsilon, lam=1.0, steps=30):
+    """Landing along Adam's estimate, with one second moment for the matrix."""
+    xs, m, v = [x], np.zeros_like(x), 0.0
+    for t in range(1, steps + 1):
+        g = grad(x)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * np.linalg.norm(g) ** 2
+        estimate = (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + epsilon)
+        x = x - step * landing_field(x, estimate, lam)
+        xs.append(x)
+    return xs
+
+
+def pogo(grad, x, step, lam=0.5, steps=30):
+    """A step along R, then one normal step."""
+    xs = [x]
+    for k in range(steps):
+        m = x - (step(k) if callable(step) else step) * relative_gradient(x, grad(x))
+        x = m - lam * m @ (H(m) @ m - np.eye(x.shape[1]))
+        xs.append(x)
+    return xs
+
+
+def tangent_landing(grad, x, step, beta, scale, lam=1.0, steps=30):
+    """Landing without a safe step, along the tangent term of a metric."""
+    xs = [x]
+    for _ in range(steps):
+        g = grad(x)
+        normal = x @ (H(x) @ x - np.eye(x.shape[1]))
+        x = x - step * (scale * beta_metric(x, g, beta) + lam * normal)
+        xs.append(x)
+    return xs
+
+
+def riemannian_descent(grad, x, step, beta, steps=30):
+    """Gradient descent in a metric, with the polar retraction."""
+    xs = [x]
+    for _ in range(steps):
+        x = polar(x - step * riemannian_gradient(x, grad(x), beta))
+        xs.append(x)
+    return xs
+
+
+def longest_safe_step(x, field, eps):
+    """The smallest eta > 0 at which x - eta field leaves the tube, by np.roots in full.
+
+    Where d is eps to rounding, the way in is no root.
+    """
+    delta, t, q = H(x) @ x - np.eye(x.shape[1]), H(x) @ field + H(field) @ x, H(field) @ field
+    c = [
+        inner(q, q), -2 * inner(t, q), inner(t, t) + 2 * inner(delta, q), -2 * inner(delta, t),
+        inner(delta, delta) - eps**2,
+    ]  # fmt: skip
+    roots = np.roots(c)
+    real = roots[np.abs(roots.imag) < 1e-9 * np.abs(roots)].real
+    return min(r for r in real if r > 1e-9 * max(real))
+
+
+# -- tangent terms of other metrics -------------------------------------------------------------
+
+
+def beta_metric(x, g, beta):
+    """The tangent term of g(X Omega + V) = beta ||Omega||^2 + ||V||^2, in full."""
+    s, m, c = H(x) @ x, H(x) @ g, H(g) @ x
+    return g @ s - x @ c + (1 / beta - 2) * x @ skew(m) @ s
+
+
+def riemannian_gradient(x, g, beta):
+    """On the manifold: (I - X X^H) G + X skew(X^H G) / beta."""
+    m = H(x) @ g
+    return g - x @ m + x @ skew(m) / beta

@@ -119,10 +119,19 @@ class TestProcrustes:
         result = run(
             "procrustes", "--p", 5, "--repeats", 1, "--out", "none", "--max-iterations", 50
         )
-        for name in cli.METHODS:
+        for name in cli._ON_CPU.split(","):
             assert name in result.stdout
         assert "ERROR" not in result.stdout
         assert "Error:" not in result.stdout
+
+    @pytest.mark.parametrize("options", [(), ("--n", 9), ("--dtype", "complex128")])
+    def test_pogo_takes_the_step_of_landing_step(self, options):
+        result = run(
+            "procrustes", "--p", 6, *options, "--methods", "landing-step,pogo", "--repeats", 1,
+            "--out", "none", "--tol", 1e-4,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        assert result.stdout.count("CONVERGED") == 2
 
     def test_user_mistakes(self, tmp_path):
         line = refused("procrustes", "--methods", "landng")
@@ -246,6 +255,9 @@ class TestSolve:
         result = run("solve", script, "--method", "landing-step", "--step", 0.01, "--lam", 20)
         assert result.exit_code == 0
         assert "lam=20" in result.stdout
+        result = run("solve", script, "--method", "pogo", "--step", 0.01)
+        assert result.exit_code == 0
+        assert "pogo(step=0.01)" in result.stdout
 
     def test_pymanopt_problem(self, tmp_path, monkeypatch):
         pytest.importorskip("landingopt.baselines.pymanopt_bridge")
@@ -292,6 +304,10 @@ class TestSolve:
         assert "--step" in refused("solve", script, "--method", "landing-step")
         assert "positive" in refused("solve", script, "--method", "landing-step", "--step", -1)
         assert "landing-step" in refused("solve", script, "--step", 0.1)
+        assert "pogo needs --step" in refused("solve", script, "--method", "pogo")
+        assert "positive" in refused("solve", script, "--method", "pogo", "--step", -1)
+        pogo = ("--method", "pogo", "--step", 0.1, "--lam", 1)
+        assert "landing-step" in refused("solve", script, *pogo)
         assert "did you mean" in refused("solve", script, "--method", "lnding")
         assert "missing" in refused("solve", script, "--out", tmp_path / "no" / "x.npy")
 
@@ -319,7 +335,7 @@ class TestTheRest:
     def test_every_listed_method_can_be_made(self):
         for name, entry in cli.METHODS.items():
             if not name.startswith("pymanopt"):
-                assert entry.make(0.1, None).name.startswith("landing")
+                assert entry.make(0.1, None).name.startswith(name.split("-")[0])
 
     def test_version_and_help(self):
         assert run("--version").stdout.strip() == f"landingopt {lo.__version__}"

@@ -20,7 +20,7 @@ RECIPES = {
     "decay": lambda: lo.landing(step=lo.steps.Decay(0.1, power=0.5)),
     "composed": lambda: lo.Method(
         search=lo.searches.OpenLoop(lo.steps.BarzilaiBorwein()),
-        field=lo.fields.Field(lo.fields.Euclidean(), None),
+        field=lo.fields.Field(lo.fields.Euclidean(exact=False), None),
         move=lo.moves.NewtonSchulz(),
     ),
     "step": lambda: lo.steps.Safeguarded(lo.steps.Constant(0.1), eps=0.5),
@@ -29,6 +29,12 @@ RECIPES = {
     "search": lambda: lo.searches.LineSearch(memory=0.5),
     "direction": lambda: lo.directions.Steepest(),
     "estimator": lambda: lo.estimators.Full(),
+    "pogo": lambda: lo.pogo(0.1, lo.estimators.Momentum(0.9), lam=0.4),
+    "transforms": lambda: lo.estimators.Momentum(0.9, True, lo.estimators.Adam(0.8)),
+    "tangent": lambda: lo.fields.Field(lo.fields.BetaMetric(0.3, 2.0), None),
+    "everything": lambda: lo.landing(
+        step=0.1, tangent=lo.fields.Euclidean(), base=lo.estimators.Adam(), safe="exact"
+    ),
 }
 
 
@@ -149,6 +155,55 @@ def test_lam_is_the_weight_of_the_normal_term(lam):
     assert ratio == pytest.approx(1 - 2 * 0.01 * lam, rel=1e-3)
 
 
+def test_the_options_of_the_papers_landing():
+    """What each keyword makes; without it, the default."""
+    field, estimator = lo.fields, lo.estimators
+    plain = lo.landing(step=0.1)
+    assert plain.field.tangent == field.Canonical(metric_scale=0.5)
+    assert plain.estimator == estimator.Full()
+    assert not plain.search.step.exact
+    assert lo.landing(step=0.1, tangent=field.Euclidean()).field == field.Field(field.Euclidean())
+    assert lo.landing(step=0.1, base=estimator.Adam()).estimator == estimator.Adam()
+    assert lo.landing(step=0.1, base=estimator.Adam()).name == "landing(step=0.1, lam=1, base=Adam)"
+    assert lo.landing(step=0.1, safe="exact").search.step == lo.steps.Safeguarded(
+        lo.steps.Constant(0.1), 0.5, exact=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"tangent": lo.fields.Euclidean()}, "tangent = Euclidean"),
+        ({"base": lo.estimators.Full()}, "base = Full()"),
+        ({"safe": "exact"}, "safe = 'exact'"),
+    ],
+)
+def test_options_that_need_a_step(options, told):
+    with pytest.raises(ValueError, match="without a step") as caught:
+        lo.landing(**options)
+    (name,) = options
+    assert told in str(caught.value)
+    assert f"lo.landing(step=..., {name}=...)" in str(caught.value)
+
+
+def test_options_of_the_wrong_kind():
+    for value in ("canonical", 1.0, lo.fields.Canonical, lo.fields.Penalty()):
+        with pytest.raises(TypeError, match="tangent must be a tangent term such as"):
+            lo.landing(step=0.1, tangent=value)
+    for value in ("papers", True, None):
+        with pytest.raises(ValueError, match='safe must be "bound" or "exact", got'):
+            lo.landing(step=0.1, safe=value)
+    with pytest.raises(ValueError, match="not tangent off the manifold"):
+        lo.landing(step=0.1, tangent=lo.fields.Euclidean(exact=False))
+    with pytest.raises(ValueError, match="step must be positive"):
+        lo.pogo(-0.1)
+    with pytest.raises(TypeError, match="step must be a positive number"):
+        lo.pogo(None)
+    for value in (0.0, 1.0, -1, np.nan, "half", None, True):
+        with pytest.raises(ValueError, match="lam must lie strictly between 0 and 1"):
+            lo.pogo(0.1, lam=value)
+
+
 # -- what goes together -------------------------------------------------------------------------
 
 LANDING = lo.landing()
@@ -159,7 +214,7 @@ LANDING = lo.landing()
     [
         (
             {"search": lo.searches.LineSearch()},
-            ("LineSearch", "Field(tangent=Euclidean(), normal=None)", "OpenLoop"),
+            ("LineSearch", "Field(tangent=Euclidean(exact=False), normal=None)", "OpenLoop"),
         ),
         (
             {"search": lo.searches.LineSearch(), "field": LANDING.field},
@@ -168,9 +223,9 @@ LANDING = lo.landing()
         (
             {
                 "search": lo.searches.OpenLoop(lo.steps.Constant(0.1)),
-                "field": lo.fields.Field(lo.fields.Euclidean()),
+                "field": lo.fields.Field(lo.fields.Euclidean(exact=False)),
             },
-            ("not tangent", "Additive", "Canonical()"),
+            ("not tangent", "Additive", "Euclidean() or Canonical()"),
         ),
         (
             {
@@ -178,6 +233,33 @@ LANDING = lo.landing()
                 "field": lo.fields.Field(lo.fields.Canonical(), None),
             },
             ("Safeguarded", "Penalty", "without Safeguarded"),
+        ),
+        (
+            {
+                "search": lo.searches.OpenLoop(lo.steps.Constant(0.1)),
+                "field": lo.fields.Field(lo.fields.Euclidean(exact=False, metric_scale=2.0), None),
+                "move": lo.moves.Pogo(),
+            },
+            ("not tangent", "Pogo", "Euclidean() or Canonical()"),
+        ),
+        (
+            {
+                "search": lo.searches.LineSearch(),
+                "field": lo.fields.Field(lo.fields.Euclidean(), None),
+            },
+            ("LineSearch", "exact=False"),
+        ),
+        (
+            {
+                "search": lo.searches.LineSearch(),
+                "field": lo.fields.Field(lo.fields.Euclidean(False, 2.0), None),
+                "move": lo.moves.NewtonSchulz(),
+            },
+            ("LineSearch", "exact=False"),
+        ),
+        (
+            {"search": lo.landing(step=0.1).search, "move": lo.moves.Pogo()},
+            ("Safeguarded", "Additive", "without Safeguarded"),
         ),
         (
             {"search": lo.landing(step=0.1).search, "move": lo.moves.NewtonSchulz()},
@@ -210,7 +292,7 @@ def test_a_search_is_needed():
 COMPOSED = {
     "Euclidean, Newton-Schulz, constant": lo.Method(
         search=lo.searches.OpenLoop(lo.steps.Constant(0.01)),
-        field=lo.fields.Field(lo.fields.Euclidean(), None),
+        field=lo.fields.Field(lo.fields.Euclidean(exact=False), None),
         move=lo.moves.NewtonSchulz(tol=1e-6),
     ),
     "canonical, Newton-Schulz, Barzilai-Borwein": RECIPES["composed"](),
@@ -226,6 +308,15 @@ COMPOSED = {
         field=LANDING.field,
         move=lo.moves.NewtonSchulz(tol=1e-4),
     ),
+    "pogo": lo.pogo(0.02),
+    "pogo, slow normal step": lo.pogo(0.02, lam=0.2),
+    "pogo with momentum": lo.pogo(0.005, lo.estimators.Momentum(0.5)),
+    "momentum": lo.landing(step=0.005, base=lo.estimators.Momentum(0.5)),
+    "nesterov": lo.landing(step=0.005, base=lo.estimators.Momentum(0.5, nesterov=True)),
+    "the Euclidean metric": lo.landing(step=0.01, tangent=lo.fields.Euclidean()),
+    "another metric": lo.landing(step=0.01, tangent=lo.fields.BetaMetric(0.7)),
+    "the exact safe step": lo.landing(step=0.02, safe="exact"),
+    "exact, Barzilai-Borwein": lo.landing(step=lo.steps.BarzilaiBorwein(), safe="exact"),
     "line search from a constant": lo.Method(
         search=lo.searches.LineSearch(guess=lo.steps.Constant(0.02)),
         field=LANDING.field,

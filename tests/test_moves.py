@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference as ref
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_fields import form_at
 
 from landingopt import moves
 from landingopt._xp import kernels
-from landingopt.fields import Euclidean, Field
+from landingopt.fields import BetaMetric, Canonical, Euclidean, Field
 from landingopt.objectives import Euclidean as Free
 from landingopt.stiefel import NewtonSchulzRun
 
-PSI = Field(Euclidean(), None)
+PSI = Field(Euclidean(exact=False), None)
 SHAPES = [(6, 6), (9, 4), (30, 12), (4, 9), (5, 1)]
 DTYPES = ["float32", "float64", "complex128"]
 
@@ -216,7 +218,7 @@ def test_refusals():
 # -- buffers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("move", [moves.Additive(), moves.NewtonSchulz()])
+@pytest.mark.parametrize("move", [moves.Additive(), moves.NewtonSchulz(), moves.Pogo()])
 @pytest.mark.parametrize("shape", [(6, 6), (9, 4), (3, 6, 4), (3, 6, 6)])
 def test_trials_leave_the_point_as_it_is(arrays, rng, move, shape):
     """x, the field and the first result's values survive any number of trials from one point."""
@@ -235,7 +237,7 @@ def test_trials_leave_the_point_as_it_is(arrays, rng, move, shape):
     np.testing.assert_array_equal(arrays.host(form.array()), arrays.host(fresh.array()))
 
 
-@pytest.mark.parametrize("move", [moves.Additive(), moves.NewtonSchulz()])
+@pytest.mark.parametrize("move", [moves.Additive(), moves.NewtonSchulz(), moves.Pogo()])
 def test_two_points_never_share_memory(rng, move):
     """A walk over two points in turn, as a search makes it: the previous x stays intact."""
     shape = (9, 4)
@@ -256,5 +258,75 @@ def test_two_points_never_share_memory(rng, move):
 def test_a_free_block_is_not_projected(rng):
     x, g = ref.gaussian(rng, (5,)), ref.gaussian(rng, (5,))
     form = form_at(PSI, x, g, Free())
-    moved = moves.NewtonSchulz().start(form.block).apply(form, 0.3, np.empty(5))
-    np.testing.assert_array_equal(moved.x, x - 0.3 * g)
+    for move in (moves.NewtonSchulz(), moves.Pogo()):
+        moved = move.start(form.block).apply(form, 0.3, np.empty(5))
+        np.testing.assert_array_equal(moved.x, x - 0.3 * g)
+
+
+# -- POGO -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9), (3, 6, 4), (3, 6, 6), (5, 1)])
+@pytest.mark.parametrize("lam", [0.5, 0.2])
+def test_pogo_is_its_formula(arrays, rng, shape, dtype, lam):
+    x, g = ref.in_tube(rng, shape, 0.3, dtype), ref.gaussian(rng, shape, dtype)
+    form = form_at(Field(normal=None), arrays.to(x), arrays.to(g))
+    moved = (
+        moves.Pogo(lam)
+        .start(form.block)
+        .apply(form, 0.1, form.kernels.empty(form.block.inner_shape))
+    )
+    x, g = (ref.H(a) if shape[-2] < shape[-1] else a for a in (x, g))
+    flat = [a.reshape(-1, *a.shape[-2:]) for a in (x, g)]
+    expected = [ref.pogo(lambda _, b=b: b, a, 0.1, lam, 1)[1] for a, b in zip(*flat, strict=True)]
+    got = arrays.host(moved.x)
+    assert got.dtype == np.dtype(dtype)
+    np.testing.assert_allclose(
+        got.reshape(np.shape(expected)), expected, atol=60 * np.finfo(dtype).eps
+    )
+
+
+@settings(max_examples=300)
+@given(
+    shape=st.sampled_from([(1, 1), (5, 5), (6, 3), (3, 6), (9, 1)]),
+    dtype=st.sampled_from(["float64", "complex128", "float32"]),
+    d=st.floats(0.0, 0.95),
+    length=st.floats(-6.0, 1.0).map(lambda exponent: 10.0**exponent),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_bound_of_pogo(shape, dtype, d, length, seed):
+    """d_+ <= 3/4 (d + xi^2)^2 + 1/4 (d + xi^2)^3, xi = eta ||R||; along every exact tangent."""
+    rng = np.random.default_rng(seed)
+    x, g = ref.in_tube(rng, shape, d, dtype), ref.gaussian(rng, shape, dtype)
+    for tangent in (Canonical(), Euclidean(), BetaMetric(0.3)):
+        form = form_at(Field(tangent, None), x, g)
+        norm = float(form.norm())
+        eta = length / float(np.linalg.norm(g))
+        out = form.kernels.empty(form.block.inner_shape)
+        moved = moves.Pogo().start(form.block).apply(form, eta, out)
+        size = d + (eta * norm) ** 2
+        unit = float(np.finfo(dtype).eps)
+        bound = 0.75 * size**2 + 0.25 * size**3
+        assert ref.distance(moved.x) <= bound * (1 + 1e3 * unit) + 100 * unit
+
+
+def test_the_bound_of_pogo_can_fail(rng):
+    """Negative control: not with psi, which is not tangent off the manifold, nor with another lam."""
+    x, g = ref.in_tube(rng, (9, 4), 0.1), ref.gaussian(rng, (9, 4))
+    g = g + 40.0 * x
+    broken = 0
+    for field, lam in ((PSI, 0.5), (Field(normal=None), 0.3)):
+        form = form_at(field, x, g)
+        eta = 0.3 / form.norm()
+        moved = moves.Pogo(lam).start(form.block).apply(form, eta, np.empty((9, 4)))
+        size = 0.1 + 0.3**2
+        broken += ref.distance(moved.x) > 0.75 * size**2 + 0.25 * size**3
+    assert broken == 2
+
+
+def test_lam_of_pogo():
+    for lam in (0.0, 1.0, -0.5, np.nan, np.inf, "half", None, True):
+        with pytest.raises(ValueError, match="lam must lie strictly between 0 and 1"):
+            moves.Pogo(lam)
+    assert type(moves.Pogo(np.float32(0.5)).lam) is float

@@ -11,7 +11,8 @@ import reference as ref
 import landingopt as lo
 from landingopt import steps
 from landingopt._xp import FLOATS
-from landingopt.fields import Field, FieldRun, LeftForm, Penalty
+from landingopt.fields import BetaMetric, Canonical, Field, FieldRun, LeftForm, Penalty
+from landingopt.fields import Euclidean as MetricTangent
 from landingopt.objectives import Euclidean, Stiefel
 from landingopt.searches.open_loop import BlockNumbers
 from landingopt.space import Space
@@ -181,6 +182,190 @@ def test_safeguarded_refuses_an_eps_outside_0_1(eps):
         steps.Safeguarded(steps.Constant(0.1), eps)
 
 
+# -- the exact exit ---------------------------------------------------------------------------
+
+
+def sizes_of(x, g, lam, eps, tangent=None, wanted=1e300):
+    """(by the bound, by the exact exit, the field) of one setting."""
+    field = Field(tangent or Canonical(), Penalty(lam))
+    found = []
+    for exact in (False, True):
+        point, context = point_at(x, g, lam, field=field)
+        rule = steps.Safeguarded(steps.Constant(wanted), eps, exact=exact).start(context)
+        found.append(rule.size(0, point))
+    return *found, point.forms[0]
+
+
+TANGENTS = [Canonical(), Canonical(1.0), MetricTangent(), BetaMetric(0.2), BetaMetric(5.0)]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128", "float32"])
+def test_the_exact_exit_is_never_shorter_and_stays_inside(dtype):
+    """Over random cases; the whole way lies in the tube, and a little farther does not."""
+    rng = np.random.default_rng(0)
+    unit, ratios = float(np.finfo(dtype).eps), []
+    for i in range(1500):
+        shape = [(3, 3), (5, 5), (6, 3), (10, 4), (4, 1)][rng.integers(5)]
+        lam, eps = 10.0 ** rng.uniform(-2, 2), rng.uniform(0.05, 0.95)
+        x = ref.in_tube(rng, shape, eps * rng.choice([0.0, rng.uniform(), 1.0]), dtype)
+        g = (10.0 ** rng.uniform(-3, 3) * ref.gaussian(rng, shape, dtype)).astype(dtype)
+        bound, exact, form = sizes_of(x, g, lam, eps, TANGENTS[i % len(TANGENTS)])
+        assert exact >= bound
+        ratios.append(exact / bound if bound else math.inf)  # at the wall rounding may take it all
+        field = form.array().astype(np.result_type(dtype, np.float64))
+        for share in (*np.linspace(0.05, 0.95, 7), 1.0):
+            assert ref.distance(x - share * exact * field) <= eps + 10 * unit * shape[1]
+        if exact > 1.0001 * bound:
+            assert ref.distance(x - 1.001 * exact * field) > eps * (1 - 100 * unit)
+    assert 1.9 <= np.median(ratios) <= 3.0
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-5, 1e30, 1e150])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (3, 6, 4)])
+def test_the_exact_exit_at_any_scale(rng, shape, scale):
+    """Without attraction a step times its gradient has no scale."""
+    x, g = ref.in_tube(rng, shape, 0.2), ref.gaussian(rng, shape)
+    _, one, _ = sizes_of(x, g, 0.0, 0.5)
+    _, got, _ = sizes_of(x, scale * g, 0.0, 0.5)
+    np.testing.assert_allclose(np.asarray(got) * scale, one, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4)])
+def test_the_exact_exit_where_nothing_moves(rng, shape):
+    """F = 0: as by the bound, any step, or the cap."""
+    x = ref.orthonormal(rng, shape)
+    for lam, wanted in ((0.0, 7.0), (2.0, 7.0)):
+        bound, exact, _ = sizes_of(x, 0.0 * x, lam, 0.5, wanted=wanted)
+        assert exact >= bound > 0.0
+        assert np.isfinite(exact)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4)])
+@pytest.mark.parametrize("over", [-1e-12, -1e-15, 0.0, 1e-15, 1e-12])
+def test_at_the_wall_the_exit_is_not_the_way_in(rng, shape, over):
+    """d equal to eps up to rounding, attraction inward: a long step is left, and it leads inside."""
+    x, g = ref.in_tube(rng, shape, 0.5), 0.1 * ref.gaussian(rng, shape)
+    d = np.linalg.norm(ref.H(x) @ x - np.eye(shape[1]))
+    _, exact, form = sizes_of(x, g, 1.0, d * (1.0 - over))
+    assert exact > 0.3
+    inside = [ref.distance(x - t * exact * form.array()) for t in (0.1, 0.5, 0.9)]
+    assert max(inside) < 0.5 * (1 - 1e-3)
+
+
+def test_rounding_off_the_tangent_space_is_seen(rng):
+    """T is the assembled field's: with psi at the wall, which drifts out, no step is left."""
+    x, g = ref.in_tube(rng, (9, 4), 0.5), ref.gaussian(rng, (9, 4))
+    d = np.linalg.norm(ref.H(x) @ x - np.eye(4))
+    field = Field(MetricTangent(exact=False), Penalty(1e-6))
+    for sign in (1.0, -1.0):
+        point, context = point_at(x, sign * g, 1e-6, field=field)
+        run = steps.Safeguarded(steps.Constant(1.0), d, exact=True).start(context)
+        outward = np.sum((ref.H(x) @ x - np.eye(4)) * ref.sym(ref.H(x) @ point.forms[0].array()))
+        exit_ = run._exit(point.forms[0])
+        assert (exit_ > 1e-3) == (outward > 0)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 6), (5, 7, 4)])
+def test_each_matrix_of_a_stack_has_its_own_exit(arrays, rng, shape):
+    x, g = ref.in_tube(rng, shape, 0.4), ref.gaussian(rng, shape)
+    g *= np.asarray([1e-3, 0.1, 1.0, 10.0, 1e3])[:, None, None]
+    _, eta, _ = sizes_of(arrays.to(x), arrays.to(g), 1.0, 0.5, wanted=0.8)
+    singles = [sizes_of(a, b, 1.0, 0.5, wanted=0.8)[1] for a, b in zip(x, g, strict=True)]
+    np.testing.assert_allclose(arrays.host(eta), singles, rtol=1e-12)
+    assert type(singles[0]) is float
+    assert singles[0] == 0.8
+    assert singles[-1] < 0.1
+
+
+def test_the_exact_exit_is_formed_only_where_the_bound_would_cut(rng):
+    x, g = ref.in_tube(rng, (6, 6), 0.3), ref.gaussian(rng, (6, 6))
+    bound, exact, _ = sizes_of(x, g, 1.0, 0.5)
+    assert exact > 1.1 * bound
+
+    def used(wanted, **options):
+        point, context = point_at(x, g)
+        context = steps.Context(context.numbers, 1.0, 1.0, **options)
+        run, calls = steps.Safeguarded(steps.Constant(wanted), exact=True).start(context), []
+        form = point.forms[0]
+        form.curve, curve = lambda t: calls.append(1) or curve(t), form.curve
+        return run.size(0, point), len(calls)
+
+    assert used(0.99 * bound) == (0.99 * bound, 0)
+    between = 0.5 * (bound + exact)
+    assert used(between) == (between, 1)
+    assert used(2.0 * exact) == (pytest.approx(exact), 1)
+    assert used(0.01 * bound, accelerator=True) == (0.01 * bound, 1)  # comparing would read too
+
+
+def test_on_a_device_one_transfer_is_read(rng, monkeypatch):
+    """The six numbers of the quartic for the exact exit; nothing for the bound."""
+    strict = pytest.importorskip("array_api_strict")
+    from landingopt import _xp
+
+    device = strict.Device("device1")
+    x, g = ref.in_tube(rng, (3, 6, 4), 0.3), ref.gaussian(rng, (3, 6, 4))
+    x, g = (strict.asarray(a, device=device) for a in (x, g))
+    reads, to_host = [], _xp.to_host
+    monkeypatch.setattr(_xp, "to_host", lambda a: reads.append(a.shape) or to_host(a))
+    for exact, expected in ((False, []), (True, [(6, 3)])):
+        point, context = point_at(x, g)
+        context = steps.Context(context.numbers, 1.0, 1.0, accelerator=True)
+        reads.clear()
+        rule = steps.Safeguarded(steps.Constant(1.0), exact=exact).start(context)
+        rule.size(0, point)
+        assert reads == expected
+
+
+def test_exact_is_a_flag():
+    for value in (1, "yes", None):
+        with pytest.raises(TypeError, match="exact must be True or False"):
+            steps.Safeguarded(steps.Constant(0.1), exact=value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_first_exit_of_a_quartic(seed):
+    """Against its known roots: four real, two, twofold, and of very different sizes."""
+    rng = np.random.default_rng(seed)
+    quartics, expected = [], []
+    while len(expected) < 300:
+        kind = len(expected) % 4
+        if kind == 0:
+            roots = np.sort(rng.uniform(-2, 3, 4))
+        elif kind == 1:
+            z = rng.normal() + 1j * rng.normal()
+            roots = np.array([z, np.conj(z), -rng.uniform(0, 2), rng.uniform(0, 2)])
+        elif kind == 2:  # a local minimum at zero distance from the wall, before the way out
+            a = rng.uniform(0.1, 0.9)
+            roots = np.array([-1.0, a + 1e-3j, a - 1e-3j, rng.uniform(1, 3)])
+        else:
+            roots = np.array([-1e-9, 10.0 ** rng.uniform(-8, 3), *-rng.uniform(0, 10, 2)])
+        c = np.poly(roots)[::-1].real * 10.0 ** rng.uniform(-3, 3)
+        if c[0] > 0:
+            continue
+        quartics.append(c)
+        expected.append(min(r.real for r in roots if r.real > 0 and r.imag == 0))
+    together = steps.first_exit(np.asarray(quartics))
+    np.testing.assert_allclose(together, expected, rtol=1e-9)
+    for c, u, root in zip(quartics, together, expected, strict=True):
+        assert steps.first_exit(c) == pytest.approx(u, rel=1e-13)
+        value = c[0] + u * (c[1] + u * (c[2] + u * (c[3] + u * c[4])))
+        assert value <= 0.0
+        assert u == pytest.approx(root, rel=1e-9)
+
+
+def test_the_first_exit_of_a_quartic_at_its_corners():
+    exit_of = steps.first_exit
+    assert exit_of(np.array([0.0, 1.0, 0.0, 0.0, 1.0])) == 0.0  # out at once
+    assert exit_of(np.array([0.0, 0.0, 0.0, 0.0, 1.0])) == 0.0
+    assert exit_of(np.array([0.0, -1.0, 0.0, 0.0, 1.0])) == pytest.approx(1.0, rel=1e-14)
+    assert exit_of(np.array([1e-16, -1.0, 0.0, 0.0, 1.0])) == pytest.approx(1.0, rel=1e-14)
+    assert exit_of(np.array([1.0, 1.0, 0.0, 0.0, 1.0])) == 0.0  # outside, and no way in
+    for bad in (np.nan, np.inf):
+        assert exit_of(np.array([-1.0, bad, 0.0, 0.0, 1.0])) == 0.0
+    stack = np.array([[-1.0, 0, 0, 0, 1], [np.nan, 0, 0, 0, 1], [-16.0, 0, 0, 0, 1]])
+    np.testing.assert_allclose(exit_of(stack), [1.0, 0.0, 2.0], rtol=1e-14)
+
+
 # -- rules fixed in advance -------------------------------------------------------------------
 
 
@@ -321,7 +506,7 @@ def test_barzilai_borwein_turns_adaptive():
     guess = lo.steps.BarzilaiBorwein(alternate=4, threshold=0.6, memory=3)
     method = lo.Method(
         search=lo.searches.LineSearch(guess=guess),
-        field=lo.fields.Field(lo.fields.Euclidean(), None),
+        field=lo.fields.Field(lo.fields.Euclidean(exact=False), None),
         move=lo.moves.NewtonSchulz(tol=1e-13),
     )
     xs = []

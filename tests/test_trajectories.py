@@ -335,7 +335,7 @@ def test_a_stack_of_one_size_is_to_rounding_a_loop(rng):
     x0 = ref.orthonormal(rng, shape)
     method = lo.Method(
         search=lo.searches.OpenLoop(lo.steps.Constant(0.02)),
-        field=lo.fields.Field(lo.fields.Euclidean(), None),
+        field=lo.fields.Field(lo.fields.Euclidean(exact=False), None),
         move=lo.moves.NewtonSchulz(),
     )
     xs, _ = run(lo.Objective(fun, grad, shape=shape), x0, method, 50)
@@ -789,3 +789,242 @@ def test_the_parameter_free_landing_far_from_the_optimum(rng, monkeypatch):
     assert all(tall == 5 + 2 * (square - 1) for tall, square in kinds)
     assert kinds.count((5, 1)) > 0.6 * len(kinds)
     assert max(kinds) <= (9, 3)
+
+
+# -- POGO, other metrics, the exact safe step -------------------------------------------------
+
+
+def fixed(step, field, move=None):
+    """An open loop of a constant step, without a safe one."""
+    return lo.Method(
+        search=lo.searches.OpenLoop(lo.steps.Constant(step)),
+        field=field,
+        move=move or lo.moves.Additive(),
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (5, 1)])
+@pytest.mark.parametrize("lam", [0.5, 0.2])
+def test_pogo_is_five_lines(rng, shape, dtype, lam):
+    fun, grad = ref.quadratic(rng, shape, dtype)
+    x0 = ref.in_tube(rng, shape, 0.3, dtype)
+    problem = lo.Objective(fun, grad, shape=shape)
+    for step in (0.05, lambda k: 0.1 / (1 + k)):
+        xs, result = run(problem, x0, lo.pogo(step, lam=lam), 30)
+        assert_close(xs, ref.pogo(grad, x0, step, lam), 1e-12)
+        assert result.njev == result.nit + 1
+    other, _ = run(problem, x0, lo.pogo(0.05, lam=0.7 - lam), 30)
+    assert np.abs(other[5] - ref.pogo(grad, x0, 0.05, lam, 5)[5]).max() > 1e-5
+
+
+def test_pogo_in_every_library(arrays, rng):
+    for dtype in ("float64", "complex128", "float32"):
+        for shape in [(6, 6), (9, 4), (4, 9), (3, 6, 4)]:
+            fun, grad = ref.quadratic(rng, shape, dtype)
+            x0 = ref.in_tube(rng, shape, 0.3, dtype)
+            numpy, _ = run(lo.Objective(fun, grad, shape=shape), x0, lo.pogo(0.05), 20)
+            problem = lo.Objective(arrays.wrap(fun), arrays.wrap(grad), shape=shape)
+            xs, result = run(problem, arrays.to(x0), lo.pogo(0.05), 20)
+            assert_close(xs, numpy, 1e-4 if dtype == "float32" else 1e-11)
+            assert arrays.host(result.x).dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 6), (2, 2, 7, 4), (4, 4, 7)])
+def test_pogo_on_a_stack_is_a_loop(rng, shape):
+    fun, grad = ref.quadratic(rng, shape)
+    x0 = ref.in_tube(rng, shape, 0.3)
+    xs, _ = run(lo.Objective(fun, grad, shape=shape), x0, lo.pogo(0.05), 20)
+    turn = ref.H if shape[-2] < shape[-1] else lambda a: a
+    for i in np.ndindex(shape[:-2]):
+
+        def one(x, i=i):
+            full = x0.copy()
+            full[i] = turn(x)
+            return turn(grad(full)[i])
+
+        expected = ref.pogo(one, turn(x0[i]), 0.05, steps=20)
+        assert_close([turn(x[i]) for x in xs], expected, 1e-11)
+
+
+def test_pogo_on_a_product_is_separate_runs(rng):
+    shapes = {"W": (7, 4), "Q": (5, 5), "b": (8,)}
+    constraint = {"W": lo.Stiefel(), "Q": lo.Stiefel(), "b": lo.Euclidean()}
+    of_w, of_q = (ref.quadratic(rng, shapes[k])[1] for k in "WQ")
+    x0 = {k: ref.in_tube(rng, shapes[k], 0.3) for k in "WQ"} | {"b": ref.gaussian(rng, (8,))}
+    problem = lo.Objective(
+        grad=lambda x: {"W": of_w(x["W"]), "Q": of_q(x["Q"]), "b": x["b"] - 2.0},
+        shape=shapes,
+        constraint=constraint,
+    )
+    xs, _ = run(problem, x0, lo.pogo(0.05), 25)
+    for name, grad in (("W", of_w), ("Q", of_q)):
+        assert_close([x[name] for x in xs], ref.pogo(grad, x0[name], 0.05, steps=25), 1e-12)
+    free = [2.0 + 0.95**k * (x0["b"] - 2.0) for k in range(26)]
+    assert_close([x["b"] for x in xs], free, 1e-12)
+
+
+METRICS = {
+    "canonical R": (lo.fields.Canonical(), 0.5, 0.5),
+    "canonical": (lo.fields.Canonical(metric_scale=1.0), 0.5, 1.0),
+    "Euclidean": (lo.fields.Euclidean(), 1.0, 1.0),
+    "Euclidean, scaled": (lo.fields.Euclidean(metric_scale=0.4), 1.0, 0.4),
+    "beta": (lo.fields.BetaMetric(0.3), 0.3, 1.0),
+    "beta, scaled": (lo.fields.BetaMetric(3.0, metric_scale=2.0), 3.0, 2.0),
+}
+metrics = pytest.mark.parametrize("metric", METRICS)
+
+
+@metrics
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4)])
+def test_the_landing_in_a_metric_is_its_formula(rng, shape, dtype, metric):
+    tangent, beta, scale = METRICS[metric]
+    fun, grad = ref.quadratic(rng, shape, dtype)
+    x0 = ref.in_tube(rng, shape, 0.3, dtype)
+    problem = lo.Objective(fun, grad, shape=shape)
+    xs, _ = run(problem, x0, fixed(0.003, lo.fields.Field(tangent)), 30)
+    assert_close(xs, ref.tangent_landing(grad, x0, 0.003, beta, scale), 1e-12)
+    safe, result = run(problem, x0, lo.landing(step=0.003, tangent=tangent), 30)
+    assert_close(safe, xs, 1e-12)  # the preset, where the safe step does not cut
+    assert set(result.trace["step"][1:]) == {0.003}
+
+
+@metrics
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4)])
+def test_one_short_step_is_the_scale_times_the_riemannian_gradient(rng, shape, metric):
+    """(X - X_+) / eta at eta -> 0 from a point of the manifold; whatever lam is."""
+    tangent, beta, scale = METRICS[metric]
+    fun, grad = ref.quadratic(rng, shape)
+    x0 = ref.orthonormal(rng, shape)
+    eta = 1e-6
+    for lam in (0.1, 10.0):
+        method = lo.landing(step=eta, lam=lam, tangent=tangent)
+        xs, _ = run(lo.Objective(fun, grad, shape=shape), x0, method, 1)
+        expected = scale * ref.riemannian_gradient(x0, grad(x0), beta)
+        np.testing.assert_allclose((x0 - xs[1]) / eta, expected, atol=1e-8)
+
+
+@metrics
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4)])
+def test_the_same_step_is_the_same_trajectory_to_first_order(rng, shape, metric):
+    """At a fixed time, as eta -> 0: that of descent with the step metric_scale * eta in the metric.
+
+    Halving eta halves the difference; with the scale forgotten it stays.
+    """
+    tangent, beta, scale = METRICS[metric]
+    fun, grad = ref.quadratic(rng, shape)
+    x0 = ref.orthonormal(rng, shape)
+    problem = lo.Objective(fun, grad, shape=shape)
+    apart, wrong = [], []
+    for steps in (200, 400):
+        eta = 0.4 / steps
+        x = run(problem, x0, lo.landing(step=eta, lam=1.0, tangent=tangent), steps)[0][-1]
+        apart.append(
+            np.linalg.norm(x - ref.riemannian_descent(grad, x0, scale * eta, beta, steps)[-1])
+        )
+        wrong.append(
+            np.linalg.norm(x - ref.riemannian_descent(grad, x0, 1.5 * scale * eta, beta, steps)[-1])
+        )
+    assert apart[0] < 0.05
+    assert apart[1] < 0.6 * apart[0]
+    assert wrong[1] > 0.9 * wrong[0] > 2 * apart[1]
+
+
+def test_scales_are_steps(rng):
+    """A canonical step of scale 1 is two steps' worth of R: (eta, lam) is (2 eta, lam / 2)."""
+    for shape in [(6, 6), (9, 4)]:
+        fun, grad = ref.quadratic(rng, shape)
+        x0 = ref.in_tube(rng, shape, 0.3)
+        problem = lo.Objective(fun, grad, shape=shape)
+        one, _ = run(
+            problem, x0, lo.landing(step=0.01, lam=1.0, tangent=lo.fields.Canonical(1.0)), 30
+        )
+        two, _ = run(problem, x0, lo.landing(step=0.02, lam=0.5), 30)
+        assert_close(one, two, 1e-12)
+
+
+@pytest.mark.parametrize("tangent", [lo.fields.Euclidean(), lo.fields.BetaMetric(0.3)])
+def test_metrics_in_every_library(arrays, rng, tangent):
+    method = lo.landing(step=0.3, tangent=tangent, safe="exact")
+    for dtype in ("float64", "complex128"):
+        for shape in [(6, 6), (9, 4), (4, 9), (3, 6, 4)]:
+            fun, grad = ref.quadratic(rng, shape, dtype)
+            x0 = ref.in_tube(rng, shape, 0.3, dtype)
+            numpy, _ = run(lo.Objective(fun, grad, shape=shape), x0, method, 6)
+            problem = lo.Objective(arrays.wrap(fun), arrays.wrap(grad), shape=shape)
+            xs, result = run(problem, arrays.to(x0), method, 6)
+            assert_close(xs, numpy, 1e-7)
+            arrays.host(result.x)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4)])
+def test_the_landing_with_its_exact_safe_step(rng, shape, dtype):
+    """Every step from its own x: the wanted one, or the way to the wall where the bound would cut."""
+    fun, grad = ref.quadratic(rng, shape, dtype)
+    x0 = ref.in_tube(rng, shape, 0.3, dtype)
+    problem = lo.Objective(fun, grad, shape=shape)
+    longer = 0
+    for wanted in (0.03, 0.12, 1.0):
+        xs, result = run(problem, x0, lo.landing(step=wanted, safe="exact"), 30)
+        for x, new, eta in zip(xs, xs[1:], result.trace["step"][1:], strict=False):
+            field = ref.landing_field(x, grad(x), 1.0)
+            d, g = np.linalg.norm(ref.H(x) @ x - np.eye(x.shape[1])), np.linalg.norm(field)
+            bound = ref.safe_step(d, g, 1.0, 0.5)
+            if bound < wanted:
+                bound = max(bound, ref.longest_safe_step(x, field, 0.5))
+                longer += eta > 1.05 * ref.safe_step(d, g, 1.0, 0.5)
+            assert eta == pytest.approx(min(bound, wanted), rel=1e-7)
+            np.testing.assert_allclose(new, x - eta * field, atol=1e-13)
+        assert max(ref.distance(x) for x in xs) <= 0.5 * (1 + 1e-13)
+    assert longer >= 20
+
+
+def test_the_exact_safe_step_costs_two_products_where_it_is_needed(rng, monkeypatch):
+    fun, grad = ref.quadratic(rng, (20, 20))
+    products = Products(monkeypatch)
+    x0 = ref.in_tube(rng, (20, 20), 0.3)
+    for scale, more in ((1e-3, 0), (1e3, 2)):
+        counts = products.between_gradients(
+            fun, lambda x, t=scale: t * grad(x), x0, lo.landing(step=0.1, safe="exact"), 20
+        )
+        assert all(count == {(20, 20, 20): 3 + more} for count in counts)
+    fun, grad = ref.quadratic(rng, (30, 8))
+    x0 = ref.in_tube(rng, (30, 8), 0.3)
+    for scale, more in ((1e-3, 0), (1e3, 2)):
+        counts = products.between_gradients(
+            fun, lambda x, t=scale: t * grad(x), x0, lo.landing(step=0.1, safe="exact"), 20
+        )
+        assert all(count == {(8, 30, 8): 2 + more, (30, 8, 8): 2} for count in counts)
+
+
+def test_a_pogo_step_is_four_or_six_products(rng, monkeypatch):
+    """Square: G X^H, K X, the Gram matrix of M, the pass; X X^H is not formed. Tall: six."""
+    products = Products(monkeypatch)
+    for shape, expected in (
+        ((20, 20), {(20, 20, 20): 4}),
+        ((30, 8), {(8, 30, 8): 3, (30, 8, 8): 3}),
+    ):
+        fun, grad = ref.quadratic(rng, shape)
+        x0 = ref.orthonormal(rng, shape)
+        for base in (None, lo.estimators.Adam(base=lo.estimators.Momentum(0.5))):
+            counts = products.between_gradients(fun, grad, x0, lo.pogo(0.05, base), 20)
+            assert all(count == expected for count in counts)
+
+
+def test_a_landing_step_in_another_metric(rng, monkeypatch):
+    """Four products n p^2 and one p^3; none of p^3 for the canonical metric of any scale."""
+    fun, grad = ref.quadratic(rng, (30, 8))
+    products = Products(monkeypatch)
+    x0 = ref.in_tube(rng, (30, 8), 0.3)
+    tall = {(8, 30, 8): 2, (30, 8, 8): 2}
+    for tangent, more in (
+        (lo.fields.Canonical(1.0), {}),
+        (lo.fields.BetaMetric(0.5), {}),
+        (lo.fields.Euclidean(), {(8, 8, 8): 1}),
+        (lo.fields.BetaMetric(0.3), {(8, 8, 8): 1}),
+    ):
+        method = lo.landing(step=0.01, tangent=tangent)
+        counts = products.between_gradients(fun, grad, x0, method, 20)
+        assert all(count == tall | more for count in counts)

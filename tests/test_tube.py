@@ -111,10 +111,11 @@ def distances(case):
     """d of every iterate (the largest of a stack), measured in extended precision."""
     rng = np.random.default_rng(case["seed"])
     found = []
+    options = {name: case[name] for name in ("tangent", "safe", "base") if name in case}
     lo.minimize(
         lo.Objective(grad=gradient_of(case), shape=case["shape"]),
         start_of(rng, case),
-        lo.landing(step=case["step"], lam=case["lam"], eps=case["eps"]),
+        lo.landing(step=case["step"], lam=case["lam"], eps=case["eps"], **options),
         stop=lo.MaxIterations(STEPS),
         record=lo.Every(1),
         callback=lambda row: found.append(
@@ -137,6 +138,56 @@ def test_the_tube_is_never_left(case):
     assert max(found) <= limit(case)
 
 
+tangents = st.one_of(
+    decades(-2, 2).map(lo.fields.Canonical),
+    decades(-2, 2).map(lambda scale: lo.fields.Euclidean(metric_scale=scale)),
+    st.builds(lo.fields.BetaMetric, decades(-2, 2), decades(-2, 2)),
+)
+options = st.fixed_dictionaries(
+    {
+        "tangent": tangents,
+        "safe": st.sampled_from(["bound", "exact"]),
+        "base": st.sampled_from(
+            [
+                lo.estimators.Full(),
+                lo.estimators.Momentum(0.9),
+                lo.estimators.Momentum(0.5, nesterov=True),
+                lo.estimators.Adam(0.5, 0.9),
+            ]
+        ),
+    }
+)
+
+
+@settings(max_examples=400)
+@given(setting, options)
+def test_the_tube_is_never_left_with_any_tangent_safe_step_and_estimator(case, more):
+    assert max(distances(case | more)) <= limit(case)
+
+
+@pytest.mark.parametrize("safe", ["bound", "exact"])
+def test_a_tangent_that_is_none_off_the_manifold_leaves_the_tube(monkeypatch, safe):
+    """Negative control: with psi, which the table of refusals would not let through."""
+    from landingopt import methods
+
+    monkeypatch.setattr(methods, "_REFUSALS", [])
+    left = {}
+    for name, tangent in {
+        "psi": lo.fields.Euclidean(exact=False),
+        "exact": lo.fields.Euclidean(),
+        "beta": lo.fields.BetaMetric(0.3),
+    }.items():
+        left[name] = 0
+        for seed in range(40):
+            case = CORNERS | {
+                "shape": (6, 3), "lam": 0.1, "scale": 1.0, "step": 1.0, "eps": 0.3, "seed": seed,
+                "adversary": "random", "tangent": tangent, "safe": safe,
+            }  # fmt: skip
+            left[name] += max(distances(case)) > limit(case)
+    assert left["exact"] == left["beta"] == 0
+    assert left["psi"] > 20  # the exact step is never shorter than the bound, which is wrong here
+
+
 CORNERS = {
     "dtype": "float64", "adversary": "outward", "scale": 1e12, "step": 1e12, "eps": 0.95, "start": 1.0,
     "seed": 0, "lam": 1e-2,
@@ -146,13 +197,15 @@ CORNERS = {
 @pytest.mark.parametrize("shape", [(5, 5), (6, 3), (3, 6), (3, 4, 4), (2, 5, 3)])
 @pytest.mark.parametrize("lam", [1e-2, 1.0, 1e2])
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_corners_of_the_settings(shape, lam, scale, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "safe"), [("float32", "bound"), ("float64", "bound"), ("float64", "exact")]
+)
+def test_the_corners_of_the_settings(shape, lam, scale, dtype, safe):
     for adversary in ADVERSARIES:
         for eps in (0.05, 0.95):
             case = CORNERS | {
                 "shape": shape, "lam": lam, "scale": scale, "dtype": dtype, "adversary": adversary,
-                "eps": eps,
+                "eps": eps, "safe": safe,
             }  # fmt: skip
             assert max(distances(case)) <= limit(case)
 
@@ -205,7 +258,16 @@ def test_a_start_outside_the_tube_is_refused(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(5, 5), (6, 3), (40, 20), (2, 6, 3)])
 @pytest.mark.parametrize("scale", [1e3, 1e6, 1e9, 1e12])
-def test_a_normal_gradient_of_any_size(shape, scale, dtype):
+@pytest.mark.parametrize(
+    ("tangent", "safe"),
+    [
+        (lo.fields.Canonical(), "bound"),
+        (lo.fields.Canonical(), "exact"),
+        (lo.fields.Euclidean(), "bound"),
+        (lo.fields.BetaMetric(0.05), "exact"),
+    ],
+)
+def test_a_normal_gradient_of_any_size(shape, scale, dtype, tangent, safe):
     """G = X M with M Hermitian has R = 0, as at an optimum: what is left is the rounding of G.
 
     In the left form it is skew, and does not reach the distance. In the right form it does, to first
@@ -222,7 +284,7 @@ def test_a_normal_gradient_of_any_size(shape, scale, dtype):
                 lo.minimize(
                     lo.Objective(grad=lambda x, m=m: (x @ m).astype(x.dtype), shape=shape),
                     start_of(rng, case),
-                    lo.landing(step=1e12, lam=lam, eps=eps),
+                    lo.landing(step=1e12, lam=lam, eps=eps, tangent=tangent, safe=safe),
                     stop=lo.MaxIterations(10),
                     record=lo.Every(1),
                     callback=lambda row, found=found: found.append(

@@ -40,7 +40,9 @@ class Measure:
 
     def _phi(self, point: Point) -> list[Array | None]:
         """sym(X^H G) of each block; None for unconstrained ones."""
-        if point.evaluated and point.forms and all(hasattr(form, "phi") for form in point.forms):
+        # The forms know it where they follow the gradient itself, not an estimate of it.
+        known = point.evaluated and point.forms and point.estimate is None
+        if known and all(hasattr(form, "phi") for form in point.forms):
             return [form.phi for form in point.forms]
         return [
             b.kernels.sym(b.kernels.cross(x, g)) if b.stiefel else None

@@ -1,0 +1,25 @@
+"""What the transforms check alike."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+
+def check_base(base: Any, what: str = "base") -> Any:
+    """An estimator to build on, or an error that says what one is."""
+    if isinstance(base, type) or not callable(getattr(base, "start", None)):
+        raise TypeError(
+            f"{what} must be an estimator such as lo.estimators.Full() or lo.estimators.Momentum(0.9), "
+            f"got {base!r}"
+        )
+    return base
+
+
+def check_decay(name: str, value: Any) -> float:
+    """A share of the past in [0, 1), as a float."""
+    number = float(value) if isinstance(value, numbers.Real) and value is not True else math.nan
+    if not 0.0 <= number < 1.0:
+        raise ValueError(f"{name} must be a number in [0, 1), got {value!r}")
+    return number
