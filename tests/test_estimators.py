@@ -130,6 +130,7 @@ def test_each_block_follows_its_own_estimate(rng):
 # -- momentum and Adam against ten lines ------------------------------------------------------
 
 Momentum, Adam = lo.estimators.Momentum, lo.estimators.Adam
+Full, Tangent = lo.estimators.Full, lo.estimators.Tangent
 STEP = 0.015
 
 # (estimator, naive run along it); the settings are such that forgetting an option would show.
@@ -680,3 +681,35 @@ def test_on_a_device_nothing_is_read_back(rng, monkeypatch, shape):
             )
             counts.append(len(reads))
         assert counts[0] == counts[1]
+
+
+# -- tangent parts ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4)])
+def test_the_tangent_part_is_what_the_formula_says_and_alone_changes_nothing(rng, shape):
+    n, p = shape
+    a, b = ref.gaussian(rng, (p, p)), ref.gaussian(rng, (n, p))
+    problem = lo.problems.Procrustes(a, b)
+    x0 = ref.orthonormal(rng, shape)
+    stop = lo.MaxIterations(1)
+    plain = lo.minimize(problem, x0, lo.pogo(1e-3), stop=stop)
+    tangent = lo.minimize(problem, x0, lo.pogo(1e-3, base=Tangent()), stop=stop)
+    np.testing.assert_allclose(tangent.x, plain.x, atol=1e-14)
+    # What a transform around it sees is G - X sym(X^T G): one Nesterov step is (1 + beta) of it.
+    ahead = Momentum(0.5, nesterov=True, base=Tangent())
+    one = lo.minimize(problem, x0, lo.pogo(1e-3, base=ahead), stop=stop)
+    longer = lo.minimize(problem, x0, lo.pogo(1.5e-3), stop=stop)
+    np.testing.assert_allclose(one.x, longer.x, atol=1e-14)
+
+
+def test_momentum_of_tangent_parts_has_no_anti_friction():
+    """Square Procrustes: sums of whole gradients drive the iterates apart, of tangent parts do not."""
+    problem = lo.problems.Procrustes.random(20, rng=0)
+    options = dict(tol=1e-6, rng=1, stop=None, on_failure="return")
+    runs = {}
+    for base in (Full(), Tangent()):
+        method = lo.landing(step=0.002, base=Momentum(0.8, base=base))
+        runs[type(base).__name__] = lo.minimize(problem, method=method, **options)
+    assert runs["Tangent"].success and runs["Tangent"].gradient_norm < 1e-3
+    assert not runs["Full"].success

@@ -9,5 +9,6 @@ compare f with its slope.
 from landingopt.estimators.adam import Adam
 from landingopt.estimators.full import Full
 from landingopt.estimators.momentum import Momentum
+from landingopt.estimators.tangent import Tangent
 
-__all__ = ["Adam", "Full", "Momentum"]
+__all__ = ["Adam", "Full", "Momentum", "Tangent"]

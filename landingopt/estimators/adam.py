@@ -30,7 +30,8 @@ class Adam:
     The estimate has a norm of about 1 while the gradients agree, whatever the scale of f, so that a step
     eta is a length. It is the norm of all of G: at an optimum where its normal part does not vanish
     (PCA, Procrustes) the steps along the manifold go to zero, and a constant eta converges if it is
-    short enough; where G itself goes to zero it circles the optimum, and eta should decay.
+    short enough; where G itself goes to zero it circles the optimum, and eta should decay. With
+    ``base=Tangent()`` it is the norm of the tangent part.
 
     Parameters
     ----------

@@ -30,8 +30,7 @@ class Momentum:
     Old gradients keep their normal part, and what was normal there is tangent in part here. With the
     landing's R and the heavy ball an optimum is stable only for eta phi < (1 - beta)^2 / beta, phi the
     largest mean of two eigenvalues of sym(X^H G) there (no condition where they are negative, as in PCA;
-    Nesterov's form bears a little more). Subtracting c ||X||^2 / 2 from f, a constant on the manifold,
-    lowers phi by c.
+    Nesterov's form bears a little more). ``base=Tangent()`` sums tangent parts instead, and has no such limit.
 
     Parameters
     ----------
@@ -39,7 +38,7 @@ class Momentum:
         What is kept of the past; 0 is no momentum.
     nesterov : bool
     base : estimator
-        What gives G: ``Full()``, or another transform.
+        What gives G: ``Full()``, ``Tangent()``, or another transform.
 
     Raises
     ------
