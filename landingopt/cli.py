@@ -24,6 +24,7 @@ from landingopt import _inputs, _xp
 from landingopt._compare import Comparison, compare, problem_name
 from landingopt.problems import Procrustes
 from landingopt.result import Result
+from landingopt.table import _power
 
 app = typer.Typer(
     add_completion=False,
@@ -560,6 +561,164 @@ def _save(result: Result, path: Path) -> Path:
     return path
 
 
+# -- bench ------------------------------------------------------------------------------------
+
+bench = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure the methods against other libraries.",
+)
+app.add_typer(bench, name="bench")
+
+# The limits of --quick, which ends within a minute.
+_QUICK_SEEDS, _QUICK_REPEATS, _QUICK_TIMEOUT = 1, 3, 3.0
+
+
+@bench.command(
+    name="solvers",
+    short_help="Our methods against pymanopt's solvers, on a battery of problems.",
+    epilog="""\b
+Examples:
+  landingopt bench solvers --quick
+  landingopt bench solvers --problems "procrustes-*,pca-500x5" --seeds 5
+  landingopt bench solvers --methods landing,pymanopt-cg --tol 1e-8 --plot none
+  landingopt bench solvers --check
+""",
+)
+def bench_solvers(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer problems, seeds and repeats: within a minute.")
+    ] = False,
+    problems: Annotated[
+        str | None, typer.Option(help="Names or patterns, comma separated.  [default: all]")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Names, comma separated.  [default: all]")
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Of each problem.  [default: 3, or 2 of large ones; --quick {_QUICK_SEEDS}]",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Timed runs of each method.  [default: 5; --quick {_QUICK_REPEATS}]"
+        ),
+    ] = None,
+    tol: Annotated[
+        str, typer.Option(help="Gradient norms to reach, relative; times are of the first.")
+    ] = "1e-6,1e-10",
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help=f"Seconds for one run.  [default: 20; --quick {_QUICK_TIMEOUT:g}]"
+        ),
+    ] = None,
+    out: Annotated[
+        str, typer.Option(help='The runs as CSV; "none" for none.')
+    ] = "bench_solvers.csv",
+    plot: Annotated[
+        str, typer.Option(help='The performance profile (.png, .pdf, .svg); "none" for none.')
+    ] = "bench_solvers.png",
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 where a bound of the README does not hold.")
+    ] = False,
+) -> None:
+    """Solve each problem with each of our methods and of pymanopt's solvers, from the same starts.
+
+    A run is solved where the relative gradient norm at the closest feasible point, measured anew, is
+    at most the tolerance. Times are medians of interleaved runs with one BLAS thread: ours as in
+    Result.seconds, pymanopt's without our bridge (a solver of pymanopt's that takes more than half a
+    second, and 1.5 times as long as its fastest one, is timed once). "x best" is the time of the
+    fastest solver of pymanopt over ours, "x ideal" the same if pymanopt never evaluated anything
+    twice; "products" are matrix products of our kernels in units of n p^2.
+    """
+    with _one_line_errors():
+        csv = None if out.lower() == "none" else _writable(Path(out))
+        figure = None if plot.lower() == "none" else _writable(Path(plot), figure=True)
+        settings = _bench_settings(quick, problems, methods, seeds, repeats, tol, timeout)
+        holds = _run_bench(settings, csv, figure)
+    raise typer.Exit(1 if check and not holds else 0)
+
+
+def _bench_settings(
+    quick: bool,
+    problems: str | None,
+    methods: str | None,
+    seeds: int | None,
+    repeats: int | None,
+    tol: str,
+    timeout: float | None,
+) -> Any:
+    from landingopt.bench import battery, solvers
+
+    chosen = list(solvers.METHODS) if methods is None else _parts(methods, "--methods")
+    for name in chosen:
+        if name not in solvers.METHODS:
+            raise UserError(f"bench solvers runs {', '.join(solvers.METHODS)}; not {name}")
+    try:
+        tols = tuple(sorted({float(part) for part in tol.split(",")}, reverse=True))
+    except ValueError:
+        raise UserError(f"--tol must be numbers, comma separated, got {tol!r}") from None
+    if not all(0.0 < value < 1.0 for value in tols):
+        raise UserError(f"--tol must lie between 0 and 1, got {tol}")
+    try:
+        families = battery.chosen(
+            None if problems is None else _parts(problems, "--problems"), quick
+        )
+    except ValueError as error:
+        raise UserError(f"--problems: {error}") from None
+    return solvers.Settings(
+        families=families,
+        methods=chosen,
+        seeds=seeds or (_QUICK_SEEDS if quick else None),
+        repeats=repeats or (_QUICK_REPEATS if quick else 5),
+        tols=tols,
+        timeout=timeout if timeout is not None else _QUICK_TIMEOUT if quick else 20.0,
+    )
+
+
+def _parts(text: str, option: str) -> list[str]:
+    parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not parts:
+        raise UserError(f"{option} names none")
+    return parts
+
+
+def _run_bench(settings: Any, csv: Path | None, figure: Path | None) -> bool:
+    """Run, print, write; True where every bound that was measured holds."""
+    from landingopt.bench import profile, solvers, summary, tables
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    with solvers.one_blas_thread() as warning:
+        for line in (warning, solvers.busy()):
+            if line:
+                say(f"warning: {line}")
+        typer.echo(solvers.machine())
+        records = solvers.run_battery(settings, say)
+    if not records:
+        raise UserError("nothing was run: no problem or no method of those is available here")
+    first = settings.tols[0]
+    typer.echo(f"\n{tables.runs_table(records, settings.tols)}")
+    typer.echo(f"\nTimes to {_power(first)}: the best of pymanopt's over ours, geometric means.\n")
+    typer.echo(f"{tables.ratios_table(records, first)}\n")
+    found = summary.bounds(records, settings.tols)
+    for bound in found:
+        typer.echo(str(bound))
+    if csv is not None:
+        tables.write_csv(records, csv)
+        typer.echo(f"\nruns     {csv}")
+    if figure is not None:
+        profile.plot_profile(records, settings.tols, figure)
+        typer.echo(f"figure   {figure}")
+    return all(bound.holds is not False for bound in found)
+
+
 # -- the command itself -----------------------------------------------------------------------
 
 
@@ -575,6 +734,7 @@ Examples:
   landingopt procrustes --p 40
   landingopt solve my_problem.py:problem --tol 1e-10
   landingopt methods
+  landingopt bench solvers --quick
 """
 )
 def landingopt(
