@@ -210,6 +210,8 @@ class ArrayScalars:
 FLOATS = Floats()
 
 
+_SMALL = 48  # columns up to which one pass over a p x p matrix is cheaper than two more calls
+
 # Every product of one NumPy matrix goes through here: a third of np.matmul's overhead.
 product = np.ndarray.dot
 
@@ -315,23 +317,32 @@ class NumpyMatrix(_NumpyArithmetic):
     def scale(self, a: np.ndarray, t: float, out: np.ndarray | None = None) -> np.ndarray:
         return np.multiply(a, t, out=out)
 
+    def __init__(self, like: np.ndarray):
+        super().__init__(like)
+        self._identity = np.zeros((0, 0), dtype=like.dtype)
+
     def add_identity(self, a: np.ndarray, t: float) -> np.ndarray:
         """a + t I, in place."""
-        a.reshape(-1)[:: a.shape[0] + 1] += t
+        p = a.shape[0]
+        if t == -1.0 and p <= _SMALL:  # fewer calls than a walk along the diagonal
+            if self._identity.shape[0] != p:
+                self._identity = np.eye(p, dtype=self.dtype)
+            return np.subtract(a, self._identity, a)
+        a.reshape(-1)[:: p + 1] += t
         return a
 
-    def residual(self, y: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, float]:  # type: ignore[override]
+    def residual(self, y: np.ndarray, out: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         e = product(y.conj().T if self.complex else y.T, y, out)
-        e.reshape(-1)[:: e.shape[0] + 1] -= 1.0
+        self.add_identity(e, -1.0)
         return e, self.norm(e)
 
-    def tangent(  # type: ignore[override]
+    def tangent(
         self, x: np.ndarray, g: np.ndarray, cross: np.ndarray, phi: np.ndarray, out: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float]:
         self.project(x, g, cross, phi, out)
         return phi, out, self.norm(out)
 
-    def project(  # type: ignore[override]
+    def project(
         self, x: np.ndarray, z: np.ndarray, cross: np.ndarray, work: np.ndarray, out: np.ndarray
     ) -> np.ndarray:
         product(x.conj().T if self.complex else x.T, z, cross)
@@ -350,7 +361,10 @@ class NumpyMatrix(_NumpyArithmetic):
         if square is not None:
             np.multiply(square, 0.375, square)
             np.add(out, square, out)
-        out.reshape(-1)[:: out.shape[0] + 1] += 1.0
+        p = out.shape[0]
+        if self._identity.shape[0] == p:
+            return np.add(out, self._identity, out)
+        out.reshape(-1)[:: p + 1] += 1.0
         return out
 
     def dot(self, a: np.ndarray, b: np.ndarray) -> float:

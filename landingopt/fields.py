@@ -283,9 +283,9 @@ class FieldRun:
         if point.evaluated:
             return
         if len(point.forms) == 1:
-            form, exact = point.forms[0], point.estimate is None
-            form.update(point.x[0], point.gradient[0] if exact else point.estimate[0])
-            if self.is_gradient and exact:
+            form = point.forms[0]
+            form.update(point.x[0], point.followed[0])
+            if self.is_gradient and point.estimate is None:
                 point.gradient_norm = point.space.combine([form.norm()])
         else:
             for form, x, gradient in zip(point.forms, point.x, point.followed, strict=True):

@@ -365,8 +365,8 @@ def landing_lbfgs(memory: int = 8) -> Method:
 def landing_cg() -> Method:
     """Landing with nonlinear conjugate gradient directions: the memory of one direction.
 
-    X_+ = NS(X - t F), F_+ = psi_+ + beta F with the hybrid of Hestenes–Stiefel and Dai–Yuan for beta, t by
-    the Wolfe conditions on f(polar X).
+    X_+ = NS(X - t F), F_+ = psi_+ + beta F with the hybrid of Hestenes–Stiefel and Dai–Yuan for beta, t
+    by the Wolfe conditions on f(polar X).
 
     Returns
     -------
@@ -399,8 +399,8 @@ def landing_newton(memory: int = 8) -> Method:
     """Landing with truncated Newton directions: fewest iterations, where Hessian products are cheap.
 
     X_+ = NS(X - t F), where F solves H[F] = psi inexactly by conjugate gradients, with the Riemannian
-    Hessian H[V] = P(hess f(X)[V] - V sym(X^H G)), and t is found by the Wolfe conditions on f(polar X), t
-    = 1 first. L-BFGS directions lead to where the gradient is a tenth of the first one.
+    Hessian H[V] = P(hess f(X)[V] - V sym(X^H G)), and t is found by the Wolfe conditions on f(polar X),
+    t = 1 first. L-BFGS directions lead to where the gradient is a tenth of the first one.
 
     Parameters
     ----------

@@ -102,6 +102,8 @@ class Point:
     def user(self) -> Variable:
         """x in the user's form; read-only where the library has read-only views."""
         x = self.x
+        if self.space.plain:
+            return self.space.view(x[0])
         if self._user is None or any(a is not b for a, b in zip(x, self._user_of, strict=False)):
             self._user = self.space.readonly(self.space.to_user(x))
             # A conjugated copy goes stale when its buffer is rewritten; a view does not.

@@ -77,6 +77,7 @@ class Space:
         self.unit_roundoff = _xp.unit_roundoff(like)
         self.accelerator = _xp.on_accelerator(like)
         self.separable = False
+        self._views: dict[int, tuple[Array, Variable]] = {}
         self.frozen: Any = None  # which matrices of a separable stack have ended
         self.batch: tuple[int, ...] = ()
         self.scalars: Any = FLOATS
@@ -86,6 +87,23 @@ class Space:
             if len(self.blocks) == 1 and isinstance(self.blocks[0].kernels, _xp.NumpyMatrix)
             else None
         )
+
+    @property
+    def plain(self) -> bool:
+        """The unknown is one NumPy matrix."""
+        return self._one is not None and self._kind == "array"
+
+    def view(self, a: Array) -> Variable:
+        """One NumPy matrix of the solver's own in the user's form, read-only; made once a buffer."""
+        known = self._views.get(id(a))
+        if known is not None and known[0] is a:
+            return known[1]
+        view = self.readonly(self.to_user([a]))
+        if not (self.blocks[0].wide and _xp.is_complex(a)):  # that is a copy, which goes stale
+            if len(self._views) > 20:
+                self._views.clear()
+            self._views[id(a)] = (a, view)
+        return view
 
     @property
     def array(self) -> bool:

@@ -14,7 +14,7 @@ from landingopt._xp import FLOATS, Array, ArrayScalars
 class NewtonSchulzRun:
     """Newton–Schulz passes Y <- Y (I + P), P = -E/2 + 3 E^2/8, E = Y^H Y - I, with own buffers.
 
-    A pass takes E to 5/8 E^3 + ..., (-3/4 E^2 + ... where E^2 is left out): matrix products only.
+    A pass takes E to 5/8 E^3 + ..., (-3/4 E^2 + ... where E^2 saves nothing): matrix products only.
     ``Y`` with ||E|| > 0.9 is scaled first, so that every Y of full rank converges.
     """
 
@@ -80,7 +80,8 @@ class NewtonSchulzRun:
                 break
             self.passes += 1
             bound = 0.75 * e * e
-            if second := bound > floor:
+            # E^2 where it saves a pass, or the next Gram matrix.
+            if second := bound > floor and (bound > tol or 0.625 * e * e * e * (1.0 + e) <= floor):
                 self._square = kernels.matmul(delta, delta, out=self._square)
                 bound = 0.625 * e * e * e * (1.0 + e)
             p = kernels.polynomial(delta, self._square if second else None, p)
@@ -103,7 +104,7 @@ class NewtonSchulzRun:
             if self._worst(e) == 0.0 and not scalars.all(scalars.isfinite(e)):
                 break
             self.passes += 1
-            p, bound = self._polynomial(delta, e, floor)
+            p, bound = self._polynomial(delta, e, tol, floor)
             y, out = kernels.matmul(y, p, out=out), y
             late = bound > floor
             if not scalars.any(late):
@@ -115,17 +116,19 @@ class NewtonSchulzRun:
                 break
         return y, out, e, delta
 
-    def _polynomial(self, delta: Array, e: Any, floor: float) -> tuple[Array, Any]:
-        """I + P, and a bound on the distance it leaves; E^2 only where E alone would leave more."""
+    def _polynomial(self, delta: Array, e: Any, tol: float, floor: float) -> tuple[Array, Any]:
+        """I + P, and a bound on the distance it leaves; E^2 where it saves a pass or a Gram matrix."""
         kernels, scalars = self.kernels, self._scalars
-        second = 0.75 * e * e > floor
+        bound = 0.75 * e * e
+        second = (bound > floor) & ((bound > tol) | (0.625 * e * e * e * (1.0 + e) <= floor))
         p = kernels.scale(delta, -0.5, out=self._p)
         if kernels.subsets and scalars.any(second) and not scalars.all(second):
             part = delta[second]
             p[second] += 0.375 * (part @ part)
         elif scalars.any(second):
             square = self._square = kernels.matmul(delta, delta, out=self._square)
-            p = kernels.add(p, kernels.scale(square, 0.375, out=square), out=p)
+            weight = 0.375 if self._float else np.where(second, 0.375, 0.0)
+            p = kernels.add(p, kernels.scale(square, weight, out=square), out=p)
         self._p = kernels.add_identity(p, 1.0)
         return self._p, scalars.where(second, 0.625 * e * e * e * (1.0 + e), 0.75 * e * e)
 

@@ -144,7 +144,7 @@ def landing(grad, x, step, lam=1.0, eps=0.5, steps=100, cap=True):
 # -- the parameter-free landing: Barzilai-Borwein steps and Newton-Schulz ----------------------
 
 
-def newton_schulz(y, tol, max_passes=25):
+def newton_schulz(y, tol, max_passes=25, unit=None):
     """Passes until ||Y^H Y - I|| <= tol, at least one; in the precision of y. None: not reached."""
     one = np.eye(y.shape[1])
     e = H(y) @ y - one
@@ -154,8 +154,13 @@ def newton_schulz(y, tol, max_passes=25):
         if b > 0.9:
             y = y / np.sqrt(1 + b / 2)
             e = H(y) @ y - one
+    unit = float(np.finfo(y.dtype).eps) if unit is None else unit
+    floor = min(500 * unit, max(tol, 4 * unit * y.shape[1]))  # below it no Gram matrix is formed
     for _ in range(max_passes):
-        y = y + y @ (-e / 2 + 3 * e @ e / 8)
+        norm = np.sqrt(np.sum(np.abs(e) ** 2))
+        # E^2 where it saves a pass or the next Gram matrix.
+        linear = 0.75 * norm**2 <= tol and 0.625 * norm**3 * (1 + norm) > floor
+        y = y + y @ (-e / 2 + (0 if linear else 3 * e @ e / 8))
         e = H(y) @ y - one
         if np.sqrt(np.sum(np.abs(e) ** 2)) <= tol:
             return y

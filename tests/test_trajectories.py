@@ -780,15 +780,14 @@ def test_the_parameter_free_landing_near_the_optimum(rng, monkeypatch):
 
 
 def test_the_parameter_free_landing_far_from_the_optimum(rng, monkeypatch):
-    """E^2, and the Gram matrix of the new point while the bound tells too little; rarely a pass more."""
+    """A Gram matrix of the new point while the bound tells too little; E^2 where it saves a pass."""
     n, p = 30, 8
     fun, grad = ref.quadratic(rng, (n, p))
     x0 = ref.orthonormal(rng, (n, p))
     counts = Products(monkeypatch).between_gradients(fun, grad, x0, lo.landing(), 20)
     kinds = [by_kind(count, n, p) for count in counts]
-    assert all(tall == 5 + 2 * (square - 1) for tall, square in kinds)
-    assert kinds.count((5, 1)) > 0.6 * len(kinds)
-    assert max(kinds) <= (9, 3)
+    assert set(kinds) <= {(5, 0), (5, 1), (7, 1), (7, 2), (9, 3)}
+    assert kinds.count((5, 0)) > 0.5 * len(kinds)
 
 
 # -- POGO, other metrics, the exact safe step -------------------------------------------------

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from landingopt._xp import Array, NumpyMatrix
-from landingopt.observe.clock import Clock
+import numpy as np
 
-# Multiplications in the products of each kernel of NumpyMatrix that makes any, from its arguments.
-COSTS: dict[str, Callable[..., int]] = {
-    "matmul": lambda a, b, *_, **__: a.size * b.shape[1],
-    "cross": lambda a, b, *_, **__: a.size * b.shape[1],
-    "outer": lambda a, b, *_, **__: a.size * b.shape[0],
-    "residual": lambda y, *_, **__: y.size * y.shape[1],
-    "tangent": lambda x, g, *_, **__: 2 * x.size * x.shape[1],
-}
+from landingopt import _xp
+from landingopt.observe.clock import Clock
 
 
 @contextmanager
@@ -25,58 +18,40 @@ def counted_products() -> Iterator[list[int]]:
 
     The list that is yielded has one entry, the sum of r k c over all products (r x k)(k x c); a
     symmetric product counts in full. Left out are products that an observer makes while the clock
-    stands still, and those of the user's functions, which do not use these kernels. The kernels are
-    restored at the end.
+    stands still, and those of the user's functions. What is replaced is restored at the end.
 
     Examples
     --------
     >>> import numpy as np
     >>> a = np.ones((4, 2))
     >>> with counted_products() as total:
-    ...     _ = NumpyMatrix(a).cross(a, a)
+    ...     _ = _xp.NumpyMatrix(a).cross(a, a)
     >>> total
     [16]
     """
-    total, running, depth = [0], [True], [0]
-    kept: list[tuple[type, str, Any, bool]] = []
+    total, running = [0], True
+    product = _xp.product
+    verbs = {name: vars(Clock)[name] for name in ("__init__", "resume", "pause")}
 
-    def replace(kind: type, name: str, function: Any) -> None:
-        kept.append((kind, name, getattr(kind, name), name in vars(kind)))
-        setattr(kind, name, function)
+    def counted(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        if running:
+            total[0] += a.size * b.shape[1]
+        return product(a, b, out)
 
-    def counting(name: str, cost: Callable[..., int]) -> None:
-        kernel = getattr(NumpyMatrix, name)
-
-        def counted(self: Any, *arrays: Array, **options: Any) -> Any:
-            if running[0] and not depth[0]:  # a kernel made of others is counted once
-                total[0] += cost(*arrays, **options)
-            depth[0] += 1
-            try:
-                return kernel(self, *arrays, **options)
-            finally:
-                depth[0] -= 1
-
-        replace(NumpyMatrix, name, counted)
-
-    def switching(name: str, on: bool) -> None:
-        verb = getattr(Clock, name)
-
+    def switching(name: str) -> Any:
         def switched(self: Any, *args: Any) -> Any:
-            running[0] = on
-            return verb(self, *args)
+            nonlocal running
+            running = name != "pause"
+            return verbs[name](self, *args)
 
-        replace(Clock, name, switched)
+        return switched
 
     try:
-        for name, cost in COSTS.items():
-            if hasattr(NumpyMatrix, name):
-                counting(name, cost)
-        for name, on in (("__init__", True), ("resume", True), ("pause", False)):
-            switching(name, on)
+        _xp.product = counted  # type: ignore[assignment]
+        for name in verbs:
+            setattr(Clock, name, switching(name))
         yield total
     finally:
-        for kind, name, function, own in reversed(kept):
-            if own:
-                setattr(kind, name, function)
-            else:
-                delattr(kind, name)
+        _xp.product = product
+        for name, verb in verbs.items():
+            setattr(Clock, name, verb)

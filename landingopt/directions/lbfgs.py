@@ -29,9 +29,9 @@ class LBFGS:
     manifold, X times a symmetric matrix, is what the Newton–Schulz move takes away.
 
     H is in its compact form, so that a direction costs two passes over the memory (2 m n p numbers)
-    whatever m. On a product of blocks inner products are summed over the blocks, while the initial matrix
-    is <s, y> / <y, y> of each block: blocks of unlike scales do not hold each other up. In a separable stack
-    each matrix has its own H. A pair is kept where <s, y> > 1e-10 ||s|| ||y||.
+    whatever m. On a product of blocks inner products are summed over the blocks, while the initial
+    matrix is <s, y> / <y, y> of each block: blocks of unlike scales do not hold each other up. In a
+    separable stack each matrix has its own H. A pair is kept where <s, y> > 1e-10 ||s|| ||y||.
 
     Parameters
     ----------
@@ -105,6 +105,7 @@ class Pairs:
         self._scales: list[Any] = [np.ones(batch) if batch else 0.0 for _ in self._parts]
         self._products: list[Any] = []  # of each block's rows with psi, at the point before
         self._fresh: Any = None  # a pair that the small matrices do not know
+        self._views: Any = None
 
     def learn(self, point: Point) -> bool:
         """Take the pair of the last step; False where no pair is known."""
@@ -122,22 +123,20 @@ class Pairs:
         if slot == self._capacity:
             self._grow()
         s, y = [], []
-        for rows, x, old, form, old_form in zip(
-            self._rows, point.x, previous.x, point.forms, previous.forms
-        ):
-            s.append(rows.set_difference(2 * slot, x, old))
-            y.append(rows.set_difference(2 * slot + 1, form.array(), old_form.array()))
+        for i, rows in enumerate(self._rows):
+            psi, before = point.forms[i].array(), previous.forms[i].array()
+            s.append(rows.set_difference(2 * slot, point.x[i], previous.x[i]))
+            y.append(rows.set_difference(2 * slot + 1, psi, before))
         dots = [
-            part.dots(([a], [a]), ([a], [b]), ([b], [b]))
-            for part, a, b in zip(self._parts, s, y, strict=True)
+            part.dots(([a], [a]), ([a], [b]), ([b], [b])) for part, a, b in zip(self._parts, s, y)
         ]
         ss, sy, yy = dots[0] if len(dots) == 1 else map(sum, zip(*dots, strict=True))
         scalars = self.space.scalars
         good = sy > 1e-10 * scalars.sqrt(ss) * scalars.sqrt(yy)
         # The pair that was in this slot has gone, and a slot of zeros does nothing.
         self._inverse[..., slot, :] = self._inverse[..., slot] = 0.0
-        self._curvature[..., slot] = 0.0
         if not scalars.any(good):
+            self._curvature[..., slot] = 0.0
             return bool(self._curvature.any())
         self._rescale(dots, scalars.divide(sy, yy), good)
         self._fresh = (slot, sy, [part[2] for part in dots], good)
@@ -165,7 +164,7 @@ class Pairs:
         self._curvature = np.pad(self._curvature, (*wide, more))
         for rows in self._rows:
             rows.grow(2 * m)
-        self._capacity = m
+        self._capacity, self._views = m, None
 
     def _drop(self, which: Any) -> None:
         """Forget the pairs, of all or of some matrices of a stack."""
@@ -183,58 +182,74 @@ class Pairs:
             self._extend(products, *self._fresh)
             self._fresh = None
         self._products = products
-        p, q = self._solved(products)
+        u, p = self._solved(products)
         result = []
         for i, block in enumerate(self.space.blocks):
             k, scale = block.kernels, self._scales[i]
             coefficients = np.empty_like(products[i])
             coefficients[..., 0::2] = p
-            coefficients[..., 1::2] = q * (scale[..., None] if self.batch else scale)
+            coefficients[..., 1::2] = u * (-scale[..., None] if self.batch else -scale)
             array = self._rows[i].combined(coefficients)
             result.append(k.add(array, k.scale(psi[i], scale), out=array))
         return result
 
     def _extend(self, products: list[Any], slot: int, sy: Any, yy: list[Any], good: Any) -> None:
         """The column of a new pair: products with y = psi_+ - psi are differences of products."""
-        c = self.count
-        s_column: Any = 0.0
-        for i, (now, middle) in enumerate(zip(products, self._middles, strict=True)):
-            before = self._products[i] if self._products else now
-            if before.shape != now.shape:  # the entries of the new slot are not used
-                before = np.concatenate([before, np.zeros((*self.batch, 2))], axis=-1)
-            change = now - before
-            s_column = s_column + change[..., 0::2]
-            y_column = change[..., 1::2]
+        inverse, curvature, middles = self._small()
+        s_column: Any = None
+        for i, now in enumerate(products):
+            change = self._change(now, i)
+            s_part, y_column = change[..., 0::2], change[..., 1::2]
+            s_column = s_part if s_column is None else s_column + s_part
             y_column[..., slot] = yy[i]
-            middle[..., :c, slot] = middle[..., slot, :c] = y_column
-        if self.batch:
-            sy = np.where(good, sy, 1.0)
-        column = _times(self._inverse[..., :c, :c], s_column) / -np.asarray(sy)[..., None]
-        column[..., slot] = 1.0 / sy
+            middles[i][..., slot] = middles[i][..., slot, :] = y_column
+        pivot = np.where(good, sy, 1.0) if self.batch else sy
+        column = _times(inverse, s_column)
+        column *= (-1.0 / pivot)[..., None] if self.batch else -1.0 / pivot
+        column[..., slot] = 1.0 / pivot
         if self.batch:
             column[~good] = 0.0
             sy = np.where(good, sy, 0.0)
-        self._inverse[..., :c, slot] = column
-        self._curvature[..., slot] = sy
+        inverse[..., slot] = column
+        curvature[..., slot] = sy
+
+    def _change(self, now: np.ndarray, i: int) -> np.ndarray:
+        """Products now less products before; what stands for the new slot is not used."""
+        if not self._products:
+            return np.zeros_like(now)
+        before = self._products[i]
+        if before.shape != now.shape:
+            before = np.concatenate([before, np.zeros((*self.batch, 2))], axis=-1)
+        return now - before
+
+    def _small(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """R^-1, the diagonal D of R, and Y^T Y, of the slots that have been used."""
+        c = self.count
+        if self._views is None or self._views[1].shape[-1] != c:
+            self._views = (
+                self._inverse[..., :c, :c],
+                self._curvature[..., :c],
+                [middle[..., :c, :c] for middle in self._middles],
+            )
+        return self._views
 
     def _solved(self, products: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients p of S and q of H_0 Y in H psi - H_0 psi, with a = S^T psi, b = Y^T H_0 psi.
+        """u and p with H psi = H_0 psi + S p - H_0 Y u, from a = S^T psi and b = Y^T H_0 psi.
 
         H = H_0 + [S, H_0 Y] [[R^-T (D + Y^T H_0 Y) R^-1, -R^-T], [-R^-1, 0]] [S, H_0 Y]^T.
         """
-        c = self.count
-        inverse = self._inverse[..., :c, :c]
+        inverse, curvature, middles = self._small()
         a = products[0][..., 0::2]
         for other in products[1:]:
             a = a + other[..., 0::2]
         u = _times(inverse, a)
-        inner = self._curvature[..., :c] * u
-        for now, middle, scale in zip(products, self._middles, self._scales, strict=True):
-            part = _times(middle[..., :c, :c], u)
+        inner = curvature * u
+        for now, middle, scale in zip(products, middles, self._scales, strict=True):
+            part = _times(middle, u)
             part -= now[..., 1::2]
             part *= scale[..., None] if self.batch else scale
             inner += part
-        return _times(inverse.mT, inner), -u
+        return u, _times(inverse.mT, inner)
 
 
 def _times(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:

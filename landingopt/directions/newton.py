@@ -17,17 +17,20 @@ from landingopt.space import Space
 
 @dataclass(frozen=True)
 class Newton:
-    """Truncated Newton: preconditioned conjugate gradients on the tangent Newton equation.
+    """Truncated Newton: conjugate gradients on the tangent Newton equation.
 
     At X, with Phi = sym(X^H G) and P(Z) = Z - X sym(X^H Z), the Riemannian Hessian in the Euclidean
     metric is
 
         H[V] = P( hess f(X)[V] - V Phi ),
 
-    and F solves H[F] = psi until ||H[F] - psi|| <= min(forcing, sqrt(||psi|| / ||psi_0||)) ||psi||, until
-    an iteration adds too little to the model (``stagnation``), or until a direction of negative
-    curvature. Until the gradient has fallen to ``switch`` of the first one, and where the first
-    direction has negative curvature, the L-BFGS direction is taken. Hessian products are the problem's ``hessp``; without one, differences of its gradient, a
+    and F solves H[F] = psi, from the best multiple of the L-BFGS direction on, until
+
+        ||H[F] - psi|| <= min(forcing, sqrt(||psi|| / ||psi_0||)) ||psi||,
+
+    until an iteration adds too little to the model (``stagnation``), or until a direction has negative
+    curvature. While the gradient is above ``switch`` of the first one the L-BFGS direction is taken as
+    it is. Hessian products are the problem's ``hessp``; without one, differences of its gradient, a
     gradient for each product.
 
     Parameters
@@ -85,7 +88,7 @@ class NewtonRun:
         self.hessian = TangentHessian(space, oracle)
         self.pairs = Pairs(recipe.memory, space)
         self.forms = [ArrayForm(block) for block in space.blocks]
-        self._work = [b.kernels.empty(b.inner_shape) for b in space.blocks]
+        self.vectors = OneVector(space) if self.hessian.plain else Vectors(space)
         self._first: Any = None
 
     def direction(self, point: Point) -> list[Form]:
@@ -104,60 +107,107 @@ class NewtonRun:
         return list(self.forms)
 
     def _solved(self, point: Point, psi: list[Array], rough: list[Array], near: Any) -> list[Array]:
-        """Conjugate gradients whose first direction is ``rough``, which is also the last resort."""
+        """Conjugate gradients from the best multiple of ``rough``, which is also the last resort."""
         space, s, recipe = self.space, self.space.scalars, self.recipe
-        hessian, dots = self.hessian, space.dots
+        hessian, vectors = self.hessian, self.vectors
         hessian.at(point)
         norm = point.gradient_norm
         target = norm * s.minimum(recipe.forcing, s.sqrt(norm / self._first))
-        r = [_xp.copy(g) for g in psi]
-        d = [_xp.copy(a) for a in hessian.projected(rough, self._work)]
-        solution: list[Array] | None = None
-        (fall,) = dots((r, d))
+        r = vectors.copy(psi)
+        d = vectors.copy(hessian.projected(rough))
+        solution: Any = None
+        fall, dd = vectors.dot(r, d), vectors.dot(d, d)
         total: Any = s.full(0.0)
         active = near & (fall > 0)
         for j in range(1, recipe.max_inner + 1):
             h = hessian(d)
-            dd, dh = dots((d, d), (d, h))
-            curvature = s.divide(dh, dd)
-            active = active & (curvature > _FLAT * hessian.largest)
+            dh = vectors.dot(d, h)
+            active = active & (dh > _FLAT * hessian.largest * dd)
             if not s.any(active):
                 break
-            hessian.largest = s.maximum(hessian.largest, s.where(active, curvature, 0.0))
+            curvature = s.where(active, s.divide(dh, dd), 0.0)
+            hessian.largest = s.maximum(hessian.largest, curvature)
             alpha = s.where(active, s.divide(fall, dh), 0.0)
-            solution = self._plus(solution, d, alpha)
-            self._plus(r, h, -alpha)
+            solution = vectors.scaled(d, alpha) if j == 1 else vectors.plus(solution, d, alpha)
+            r = vectors.plus(r, h, -alpha)
             gain = alpha * fall
             total = total + gain
-            rr, rh = dots((r, r), (r, h))
+            rr = vectors.dot(r, r)
             active = active & (s.sqrt(rr) > target) & (gain * j > recipe.stagnation * total)
             if not s.any(active):
                 break
-            # Conjugate to any d; it is ||r_+||^2 / ||r||^2 once d comes from residuals alone.
-            beta = s.where(active, -s.divide(rh, dh), 0.0)
-            fall = rr
-            for i, block in enumerate(space.blocks):
-                k = block.kernels
-                d[i] = k.add(k.scale(d[i], beta, out=d[i]), r[i], out=d[i])
+            # After the first direction, which is no residual, they start from where it led.
+            beta = s.where(active & (j > 1), s.divide(rr, fall), 0.0)
+            d = vectors.turned(d, beta, r)
+            fall, dd = rr, rr + beta * beta * dd
         if solution is None:
             return rough
-        return self._where(near & (total > 0), solution, rough) if space.separable else solution
-
-    def _where(self, condition: Any, a: list[Array], b: list[Array]) -> list[Array]:
+        solution = vectors.blocks(solution)
+        if not space.separable:
+            return solution
+        moved = near & (total > 0)
         return [
-            block.kernels.select(condition, u, v)
-            for block, u, v in zip(self.space.blocks, a, b, strict=True)
+            block.kernels.select(moved, u, v)
+            for block, u, v in zip(space.blocks, solution, rough, strict=True)
         ]
 
-    def _plus(self, arrays: list[Array] | None, others: list[Array], t: Any) -> list[Array]:
-        """arrays + t others, in place; None stands for zeros."""
-        kernels = [block.kernels for block in self.space.blocks]
-        if arrays is None:
-            return [k.scale(b, t) for k, b in zip(kernels, others, strict=True)]
-        for i, k in enumerate(kernels):
-            self._work[i] = k.scale(others[i], t, out=self._work[i])
-            arrays[i] = k.add(arrays[i], self._work[i], out=arrays[i])
-        return arrays
+
+class Vectors:
+    """What conjugate gradients do with vectors: lists of blocks."""
+
+    def __init__(self, space: Space):
+        self.space = space
+        self.kernels = [block.kernels for block in space.blocks]
+        self._work = [b.kernels.empty(b.inner_shape) for b in space.blocks]
+
+    def copy(self, u: list[Array]) -> Any:
+        return [_xp.copy(a) for a in u]
+
+    def blocks(self, u: Any) -> list[Array]:
+        return u
+
+    def dot(self, u: Any, v: Any) -> Any:
+        return self.space.dots((u, v))[0]
+
+    def scaled(self, u: Any, t: Any) -> Any:
+        return [k.scale(a, t) for k, a in zip(self.kernels, u, strict=True)]
+
+    def plus(self, u: Any, v: Any, t: Any) -> Any:
+        """u + t v, in place of u."""
+        for i, k in enumerate(self.kernels):
+            self._work[i] = k.scale(v[i], t, out=self._work[i])
+            u[i] = k.add(u[i], self._work[i], out=u[i])
+        return u
+
+    def turned(self, d: Any, beta: Any, r: Any) -> Any:
+        """r + beta d, in place of d."""
+        for i, k in enumerate(self.kernels):
+            d[i] = k.add(k.scale(d[i], beta, out=d[i]), r[i], out=d[i])
+        return d
+
+
+class OneVector(Vectors):
+    """The same for one NumPy matrix, without the lists."""
+
+    def __init__(self, space: Space):
+        super().__init__(space)
+        self._k, self._buffer = self.kernels[0], self._work[0]
+        self.dot = self._k.dot  # type: ignore[method-assign]
+
+    def copy(self, u: list[Array]) -> Any:
+        return u[0].copy()
+
+    def blocks(self, u: Any) -> list[Array]:
+        return [u]
+
+    def scaled(self, u: Any, t: Any) -> Any:
+        return self._k.scale(u, t)
+
+    def plus(self, u: Any, v: Any, t: Any) -> Any:
+        return self._k.add(u, self._k.scale(v, t, self._buffer), u)
+
+    def turned(self, d: Any, beta: Any, r: Any) -> Any:
+        return self._k.add(self._k.scale(d, beta, d), r, d)
 
 
 _FLAT = 1e-13  # of the largest curvature seen: as good as none
@@ -168,11 +218,14 @@ class TangentHessian:
 
     def __init__(self, space: Space, oracle: Oracle):
         self.space, self.oracle = space, oracle
+        self.plain = space.plain and space.blocks[0].stiefel  # one NumPy matrix
         self.largest: Any = space.scalars.full(0.0)
         self._x: list[Array] = []
         self._phi: list[Array | None] = []
         self._gradient: list[Array] = []
-        self._work, self._out, self._small = [], [], []
+        self._work: list[Array] = []
+        self._out: list[Array] = []
+        self._small: list[Any] = []  # two buffers (p, p) of an orthogonal block
         for block in space.blocks:
             empty, shape = block.kernels.empty, block.inner_shape
             self._work.append(empty(shape))
@@ -189,32 +242,37 @@ class TangentHessian:
             # The user's memory, which the next gradient may overwrite.
             self._gradient = [_xp.copy(g) for g in point.gradient]
 
-    def __call__(self, v: list[Array]) -> list[Array]:
+    def __call__(self, v: Any) -> Any:
         """Valid until the next call."""
-        product = self._euclidean(v)
+        if self.plain:
+            block, work, phi = self.space.blocks[0], self._work[0], self._phi[0]
+            k = block.kernels
+            product = self._euclidean([v])[0]
+            work = k.subtract(product, k.matmul(v, phi, work), work)
+            return k.project(self._x[0], work, *self._small[0], self._out[0])
+        products = self._euclidean(v)
         for i, block in enumerate(self.space.blocks):
             phi = self._phi[i]
             if phi is not None:
                 k, work = block.kernels, self._work[i]
-                work = k.subtract(product[i], k.matmul(v[i], phi, out=work), out=work)
-                self._work[i] = product[i] = work
-        self._out = self.projected(product, self._out)
-        return self._out
+                work = k.subtract(products[i], k.matmul(v[i], phi, out=work), out=work)
+                self._work[i] = products[i] = work
+        return self.projected(products)
 
-    def projected(self, arrays: list[Array], out: list[Array]) -> list[Array]:
-        """P(Z) = Z - X sym(X^H Z) on orthogonal blocks; ``out`` is memory to use."""
+    def projected(self, arrays: list[Array]) -> list[Array]:
+        """P(Z) = Z - X sym(X^H Z) on orthogonal blocks; valid until the next call."""
         for i, (block, x, z) in enumerate(zip(self.space.blocks, self._x, arrays, strict=True)):
             if block.stiefel:
-                out[i] = block.kernels.project(x, z, *self._small[i], out[i])
+                self._out[i] = block.kernels.project(x, z, *self._small[i], self._out[i])
             else:
-                out[i] = z
-        return out
+                self._out[i] = z
+        return self._out
 
     def _euclidean(self, v: list[Array]) -> list[Array]:
         space = self.space
         if self.oracle.hessp is not None:
-            product = self.oracle.hessian(self._user, space.readonly(space.to_user(v)))
-            return self.oracle.checked(product, "Hessian product")
+            user = space.view(v[0]) if self.plain else space.readonly(space.to_user(v))
+            return self.oracle.checked(self.oracle.hessian(self._user, user), "Hessian product")
         # Forward differences: the step balances truncation against the rounding of the gradient.
         (size,) = space.dots((v, v))
         s = space.scalars

@@ -1,8 +1,9 @@
 """Stop rules, joined by ``|`` (any) and ``&`` (all). They carry no state.
 
-``threshold(first)`` is the gradient norm above which a rule cannot be met before ``limit()`` iterations
-(infinite where the norm says nothing), so that most iterations need no verdict. ``verdict(row)`` gives a :class:`~landingopt.status.Status` code, or one for each matrix of a
+``verdict(row)`` gives a :class:`~landingopt.status.Status` code, or one for each matrix of a
 separable stack; RUNNING where the rule is not met or its quantity is not known at this iteration.
+``threshold(first)`` is the gradient norm above which a rule cannot be met before ``limit()``
+iterations (infinite where the norm says nothing), so that most iterations need no verdict.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ class LineSearch:
     gradient and C the weighted mean of past merits of Zhang and Hager. ``memory = 0`` makes C the last
     merit: monotone (Armijo). The merit is unbounded below off the manifold, so trial points are brought
     to a distance of at most ``closest`` before f is evaluated, and of a small part of ||psi|| / ||Phi||;
-    in a monotone search of sqrt(fall / ||Phi||) too, since a merit too low by O(d^2) cannot be improved on.
+    in a monotone search of sqrt(fall / ||Phi||) too, since a merit too low by O(d^2) cannot be
+    improved on.
 
     Parameters
     ----------

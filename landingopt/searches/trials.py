@@ -336,13 +336,16 @@ class SearchRun:
                     for b, v in zip(part, norms)
                 )
             )
-        # A search may lengthen its step: known without power iterations up to here.
-        self._cap = s.divide(_CAP, frobenius)
-        if not s.any(eta > self._cap):
-            return eta
-        spectral = self._spectral_norm(direction)
-        self._cap = s.divide(_CAP, s.maximum(s.minimum(spectral, frobenius), 1e-300))
-        return s.minimum(eta, self._cap)
+        self._direction, self._frobenius = direction, frobenius
+        self._cap = s.divide(_CAP, frobenius)  # as long as no step is longer
+        return eta if not s.any(eta > self._cap) else s.minimum(eta, self._spectral_cap())
+
+    def _spectral_cap(self) -> Any:
+        """The longest step along the direction under way."""
+        s = self.space.scalars
+        spectral = s.minimum(self._spectral_norm(self._direction), self._frobenius)
+        self._cap = s.divide(_CAP, s.maximum(spectral, 1e-300))
+        return self._cap
 
     def _spectral_norm(self, direction: list[Form]) -> Any:
         """The largest ||F||_2, 1.1 x four power iterations from a seeded vector."""

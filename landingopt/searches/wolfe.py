@@ -18,7 +18,7 @@ from landingopt.space import Space
 class Wolfe:
     """The weak Wolfe conditions on the merit m(X) = f(polar X) + O(d^2), by bracketing.
 
-    With the slopes phi' = -<psi, F> at X and phi'_+ = -<psi_+, F> at the trial, a step t is accepted when
+    With the slopes phi' = -<psi, F> at X and phi'_+ = -<psi_+, F> at the trial, t is accepted when
 
         m_+ <= m + decrease t phi'    and    phi'_+ >= curvature phi'    (or t is at its cap).
 
@@ -115,7 +115,8 @@ class WolfeRun(SearchRun):
         longer = s.where(
             known & (secant > eta), s.maximum(2.0 * eta, s.minimum(secant, 10.0 * eta)), 2.0 * eta
         )
-        longer = s.minimum(longer, self._cap)
+        if s.any(longer > self._cap):
+            longer = s.minimum(longer, self._spectral_cap())
         width = self._high - self._low
         inside = s.where(known, secant, self._low + 0.5 * width)
         inside = s.maximum(self._low + 0.1 * width, s.minimum(inside, self._high - 0.1 * width))
