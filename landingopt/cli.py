@@ -106,6 +106,18 @@ METHODS = {
         "parameter-free landing: the first choice, at any scale of f, accurate to rounding",
         lambda step, lam: lo.landing(),
     ),
+    "landing-lbfgs": Entry(
+        "L-BFGS directions: fewest gradients; for dear objectives and ill-conditioned ones",
+        lambda step, lam: lo.landing_lbfgs(),
+    ),
+    "landing-cg": Entry(
+        "conjugate gradient directions: remembers one direction; for very large x",
+        lambda step, lam: lo.landing_cg(),
+    ),
+    "landing-newton": Entry(
+        "truncated Newton directions: fewest iterations; where Hessian products (hessp) are cheap",
+        lambda step, lam: lo.landing_newton(),
+    ),
     "landing-step": Entry(
         "the papers' landing, fixed --step and --lam: cheapest iteration, distance kept under 1/2",
         _landing_step,
@@ -169,7 +181,7 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-_ON_CPU = "landing,landing-step,pymanopt-sd,pymanopt-cg,pymanopt-tr"
+_ON_CPU = "landing,landing-lbfgs,landing-newton,landing-step,pymanopt-sd,pymanopt-cg,pymanopt-tr"
 _ON_CUDA = "landing,landing-step"
 _STEPPED = ("landing-step", "pogo")
 

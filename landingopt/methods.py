@@ -76,18 +76,31 @@ _REFUSALS: list[tuple[Callable[[Method], bool], str]] = [
         lambda m: (
             _line_search(m) and not (m.field.tangent == fields.PSI and m.field.normal is None)
         ),
-        "LineSearch needs the field Field(tangent=Euclidean(exact=False), normal=None): its merit "
-        "measures slopes with the Euclidean-metric gradient, and the normal part is the move's; pass "
-        "that field, or use OpenLoop",
+        "LineSearch and Wolfe need the field Field(tangent=Euclidean(exact=False), normal=None): their "
+        "merit measures slopes with the Euclidean-metric gradient, and the normal part is the move's; "
+        "pass that field, or use OpenLoop",
     ),
     (
         lambda m: _line_search(m) and not isinstance(m.move, moves.NewtonSchulz),
-        "LineSearch needs the move NewtonSchulz(): its merit is unbounded below off the manifold, so "
-        "trial points are brought back before f is evaluated; pass move=lo.moves.NewtonSchulz()",
+        "LineSearch and Wolfe need the move NewtonSchulz(): their merit is unbounded below off the "
+        "manifold, so trial points are brought back before f is evaluated; pass "
+        "move=lo.moves.NewtonSchulz()",
+    ),
+    (
+        lambda m: (
+            not _line_search(m)
+            and isinstance(
+                m.direction,
+                (directions.LBFGS, directions.ConjugateGradient, directions.Newton),
+            )
+        ),
+        "a direction with a memory needs a search that reads f, and learns from the gradient: an open "
+        "loop's steps and safe bounds are of the field itself; pass search=lo.searches.Wolfe() with "
+        "the field and move of lo.landing_lbfgs(), or direction=lo.directions.Steepest()",
     ),
     (
         lambda m: _line_search(m) and getattr(m.estimator, "transforms", False),
-        "LineSearch needs the gradient of f itself, estimator=Full(): it compares f with the slope "
+        "LineSearch and Wolfe need the gradient of f, estimator=Full(): they compare f with the slope "
         "along the field, which Momentum and Adam change; drop the transform, or use OpenLoop (as in "
         "lo.landing(step=..., base=...) or lo.pogo(step, base=...))",
     ),

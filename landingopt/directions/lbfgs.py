@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from landingopt import _xp
 from landingopt._xp import Array, Rows
 from landingopt.fields import ArrayForm, Form
 from landingopt.point import Point
@@ -63,16 +64,41 @@ class LBFGS:
 class LBFGSRun:
     """Directions from the pairs of the run."""
 
-    __slots__ = ("forms", "pairs")
+    __slots__ = ("pairs", "placed")
 
     def __init__(self, memory: int, space: Space):
         self.pairs = Pairs(memory, space)
-        self.forms = [ArrayForm(block) for block in space.blocks]
+        self.placed = Placed(space)
 
     def direction(self, point: Point) -> list[Form]:
         if not self.pairs.learn(point):
-            return point.forms
-        arrays = self.pairs.times([form.array() for form in point.forms])
+            return self.placed.field(point)
+        return self.placed(point, self.pairs.times([form.array() for form in point.forms]))
+
+
+class Placed:
+    """Arrays as a direction; a matrix of a stack whose trial was refused keeps the one it is trying."""
+
+    __slots__ = ("space", "forms", "_arrays")
+
+    def __init__(self, space: Space):
+        self.space = space
+        self.forms = [ArrayForm(block) for block in space.blocks]
+        self._arrays: list[Array] | None = None
+
+    def field(self, point: Point) -> list[Form]:
+        """The field itself, unscaled: a search knows it by its forms."""
+        if self.space.separable:
+            self._arrays = [_xp.copy(form.array()) for form in point.forms]
+        return point.forms
+
+    def __call__(self, point: Point, arrays: list[Array]) -> list[Form]:
+        if self.space.separable:
+            if self._arrays is not None:
+                waits = (point.step == 0) & ~np.asarray(point.restart)
+                kernels = self.space.blocks[0].kernels
+                arrays = [kernels.select(waits, self._arrays[0], arrays[0])]
+            self._arrays = arrays
         for form, x, array in zip(self.forms, point.x, arrays, strict=True):
             form.place(x, array)
         return list(self.forms)
@@ -137,8 +163,10 @@ class Pairs:
         self._inverse[..., slot, :] = self._inverse[..., slot] = 0.0
         if not scalars.any(good):
             self._curvature[..., slot] = 0.0
+            self._rescale_without_pairs(point, None)
             return bool(self._curvature.any())
         self._rescale(dots, scalars.divide(sy, yy), good)
+        self._rescale_without_pairs(point, good)
         self._fresh = (slot, sy, [part[2] for part in dots], good)
         self.count = max(self.count, slot + 1)
         self._slot = (slot + 1) % self.memory
@@ -154,6 +182,17 @@ class Pairs:
                 self._scales[i] = sy / yy
             else:
                 self._scales[i] = self._scales[i] or scale
+
+    def _rescale_without_pairs(self, point: Point, fresh: Any) -> None:
+        """In a stack, psi itself for the others: a tenth of a radian for every column."""
+        if not self.batch:
+            return
+        empty = ~self._curvature.any(axis=-1)
+        if fresh is not None:
+            empty &= ~fresh
+        if empty.any():
+            first = np.divide(0.1 * self.space.size_p**0.5, point.gradient_norm)
+            self._scales = [np.where(empty & np.isfinite(first), first, self._scales[0])]
 
     def _grow(self) -> None:
         old, m = self._capacity, min(self.memory, 2 * self._capacity)

@@ -8,8 +8,8 @@ from typing import Any
 
 from landingopt import _xp
 from landingopt._xp import Array
-from landingopt.directions.lbfgs import Pairs, check_memory
-from landingopt.fields import ArrayForm, Form
+from landingopt.directions.lbfgs import Pairs, Placed, check_memory
+from landingopt.fields import Form
 from landingopt.oracle import Oracle
 from landingopt.point import Point
 from landingopt.space import Space
@@ -87,7 +87,7 @@ class NewtonRun:
         self.recipe, self.space = recipe, space
         self.hessian = TangentHessian(space, oracle)
         self.pairs = Pairs(recipe.memory, space)
-        self.forms = [ArrayForm(block) for block in space.blocks]
+        self.placed = Placed(space)
         self.vectors = OneVector(space) if self.hessian.plain else Vectors(space)
         self._first: Any = None
 
@@ -98,13 +98,15 @@ class NewtonRun:
         near = point.gradient_norm <= self.recipe.switch * self._first
         solve = self.space.scalars.any(near)
         if not known and not solve:
-            return point.forms
+            return self.placed.field(point)
         psi = [form.array() for form in point.forms]
         rough = self.pairs.times(psi) if known else psi
         arrays = self._solved(point, psi, rough, near) if solve else rough
-        for form, x, array in zip(self.forms, point.x, arrays, strict=True):
-            form.place(x, array)
-        return list(self.forms)
+        if (
+            arrays is psi
+        ):  # no pairs, and negative curvature: a field is not scaled as a direction is
+            return self.placed.field(point)
+        return self.placed(point, arrays)
 
     def _solved(self, point: Point, psi: list[Array], rough: list[Array], near: Any) -> list[Array]:
         """Conjugate gradients from the best multiple of ``rough``, which is also the last resort."""
@@ -113,7 +115,8 @@ class NewtonRun:
         hessian.at(point)
         norm = point.gradient_norm
         target = norm * s.minimum(recipe.forcing, s.sqrt(norm / self._first))
-        r = vectors.copy(psi)
+        # psi has a normal part of d ||Phi||, which no H[d] would take away.
+        r = vectors.copy(hessian.projected(psi))
         d = vectors.copy(hessian.projected(rough))
         solution: Any = None
         fall, dd = vectors.dot(r, d), vectors.dot(d, d)

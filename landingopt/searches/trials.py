@@ -53,6 +53,9 @@ class SearchRun:
         self._scale: Any = 0.0
         self._uphill: Any = 0
         self._stiffness: Any = 0.0
+        self._measured = False
+        self._still: Any = 0
+        self._cap: Any = math.inf  # of the step along the direction under way
         # Of each matrix in a separable stack: steps taken, refusals in a row, the step to try next.
         self._taken: Any = 0
         self._refusals: Any = 0
@@ -104,10 +107,13 @@ class SearchRun:
         for trial in range(self.recipe.max_trials):
             fall = eta * slope
             finite = self._try(point, direction, eta, fall)
+            if not self._measured:
+                self._measure_stiffness(point, finite)
             if finite and self._accepts(point, direction, eta, fall):
                 return self._accepted(point, eta, fall, True)
-            if trial == 0 and finite:
-                self._measure_stiffness(point, True)
+            if trial == 0 and point.gradient_norm <= self._noise():
+                point.status = Status.AT_ROUNDING
+                return point
             eta = self._after_refusal(point, eta, fall, finite)
         if not steepest:  # what the direction remembers has misled it
             return self._restarted(point)
@@ -119,15 +125,17 @@ class SearchRun:
     ) -> Point:
         space, s = self.space, self.space.scalars
         eta = self._capped(self._first_trial(point, steepest), point, direction)
-        eta = s.where(self._refusals > 0, self._next_trial, eta)
+        waits = (self._refusals > 0) & ~np.asarray(point.restart)
+        eta = s.where(waits, self._next_trial, eta)
         eta = eta if space.frozen is None else s.where(space.frozen, 0.0, eta)
         fall = eta * slope
         finite = self._try(point, direction, eta, fall)
-        good = finite & self._accepts(point, direction, eta, fall)
+        if not self._measured:
+            self._measure_stiffness(point, finite)
+        good = finite & (fall > 0.0) & self._accepts(point, direction, eta, fall)
         if space.frozen is not None:
             good = good | space.frozen
         if not s.all(good):
-            self._measure_stiffness(point, finite & (self._refusals == 0))
             self._next_trial = self._after_refusal(point, eta, fall, finite)
         self._hold(point, good)
         return self._accepted(point, eta, fall, good)
@@ -258,7 +266,7 @@ class SearchRun:
     def _accepted(self, point: Point, eta: Any, fall: Any, good: Any) -> Point:
         """The new point; which matrices failed."""
         s, new = self.space.scalars, self._spare
-        failed = self._risen(point, new, fall, good)
+        failed = self._risen(point, new, fall, good) | self._idle(new)
         if self.space.separable:
             failed = failed | (self._refusals >= self.recipe.max_trials)
             # A direction with a memory starts afresh where it has been refused for long.
@@ -274,7 +282,8 @@ class SearchRun:
         return new
 
     def _measure_stiffness(self, point: Point, where: Any) -> None:
-        """||change of psi|| / ||change of X|| over a first trial that was refused."""
+        """||change of psi|| / ||change of X|| over the first trial of all, a step of some length."""
+        self._measured = True
         new, space, s = self._spare, self.space, self.space.scalars
         x, y = [], []
         for i, block in enumerate(space.blocks):
@@ -284,6 +293,10 @@ class SearchRun:
         where = where & s.isfinite(stiffness)
         self._stiffness = s.where(where, stiffness, self._stiffness)
 
+    def _noise(self) -> Any:
+        """What rounding of X alone makes of psi, as far as the stiffness is known."""
+        return self.space.unit_roundoff * self.space.size_p**0.5 * self._stiffness
+
     def _failure(self, point: Point) -> Any:
         """AT_ROUNDING where rounding of X alone changes psi by ||psi||, else LINE_SEARCH.
 
@@ -291,9 +304,9 @@ class SearchRun:
         the stiffness of f does.
         """
         space = self.space
-        level = 10.0 * space.unit_roundoff * space.size_p**0.5 * self._stiffness
         rounding, failed = int(Status.AT_ROUNDING), int(Status.LINE_SEARCH)
-        code = space.scalars.where(point.gradient_norm <= level, rounding, failed)
+        near = point.gradient_norm <= 10.0 * self._noise()
+        code = space.scalars.where(near, rounding, failed)
         return np.asarray(code).astype(int) if space.separable else Status(int(code))
 
     def _rounding_scale(self) -> Any:
@@ -317,6 +330,15 @@ class SearchRun:
         self._uphill = s.where(good, count, self._uphill)
         return self._uphill >= 10
 
+    def _idle(self, new: Point) -> Any:
+        """Fifty steps in a row where psi is not above what rounding of X makes of it."""
+        if not self.space.scalars.any(new.gradient_norm <= 10.0 * self._noise()):
+            self._still = 0
+            return False
+        near = new.gradient_norm <= 10.0 * self._noise()
+        self._still = self.space.scalars.where(near, self._still + 1, 0)
+        return self._still >= 50
+
     # -- the cap ------------------------------------------------------------------------------
 
     def _capped(self, eta: Any, point: Point, direction: list[Form]) -> Any:
@@ -324,7 +346,7 @@ class SearchRun:
         space, s = self.space, self.space.scalars
         norms = [f.norm() for f, b in zip(direction, space.blocks) if b.stiefel]
         if not norms:
-            self._cap: Any = math.inf
+            self._cap = math.inf
             return eta
         if len(norms) == len(space.blocks):
             frobenius = space.combine(norms)

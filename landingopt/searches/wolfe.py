@@ -20,7 +20,9 @@ class Wolfe:
 
     With the slopes phi' = -<psi, F> at X and phi'_+ = -<psi_+, F> at the trial, t is accepted when
 
-        m_+ <= m + decrease t phi'    and    phi'_+ >= curvature phi'    (or t is at its cap).
+        m_+ <= m + decrease t phi'    and    phi'_+ >= curvature phi'
+
+    (the second not where t is at its cap, or a longer trial was not finite).
 
     Where m has lost its digits to rounding, m_+ <= m + slack and phi'_+ <= 0.8 |phi'| stand in for the
     first (the approximate Wolfe conditions of Hager and Zhang). A direction of unit scale is tried at
@@ -76,10 +78,12 @@ class WolfeRun(SearchRun):
     _trial_slope: Any = 0.0
     _short: Any = False
     _slope_here: Any = 0.0
+    _broken: Any = False  # a longer trial was not finite: there is no slope to wait for
 
     def _first_trial(self, point: Point, steepest: bool) -> Any:
         space, s = self.space, self.space.scalars
-        fresh = self._refusals == 0
+        fresh = (self._refusals == 0) | point.restart
+        self._broken = False if fresh is True else self._broken & ~fresh
         self._low = s.where(fresh, 0.0, self._low)
         self._high = s.where(fresh, math.inf, self._high)
         if not steepest:
@@ -97,12 +101,14 @@ class WolfeRun(SearchRun):
         falls = falls | ((new.merit <= point.merit + slack) & (-after <= 0.8 * slope))
         self._short = falls  # if it is refused all the same, the step was too short
         self._trial_slope, self._slope_here = after, slope
-        return falls & ((after <= recipe.curvature * slope) | (eta >= self._cap))
+        enough = (after <= recipe.curvature * slope) | (eta >= self._cap) | self._broken
+        return falls & enough
 
     def _after_refusal(self, point: Point, eta: Any, fall: Any, finite: Any) -> Any:
         """Too short: lengthen it, to where the slopes put the minimum; too long: inside the bracket."""
         s = self.space.scalars
         short = finite & self._short
+        self._broken = self._broken | (finite == False)  # noqa: E712 - one, or one for each matrix
         after, slope = self._trial_slope, self._slope_here
         low_slope = s.where(self._low > 0.0, self._low_slope, slope)
         # The secant through the slopes at lo and here.
