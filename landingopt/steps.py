@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from landingopt import _xp
-from landingopt._xp import Array
+from landingopt._xp import FLOATS, Array
 from landingopt.point import Point
 
 
@@ -162,7 +162,7 @@ class BarzilaiBorwein:
     eigengap): the smallest of the last ``memory`` short steps where short < threshold long, and the
     threshold becomes 0.9 of itself; else the long step, and the threshold becomes 1.1 of itself.
 
-    The first step of all is ``first`` sqrt(p) / ||F||: a tenth of a radian for every column.
+    The first step of all is ``first`` sqrt(p) / ||F||: 0.4 of a radian for every column.
 
     References
     ----------
@@ -172,7 +172,7 @@ class BarzilaiBorwein:
     25, 2009.
     """
 
-    first: float = 0.1
+    first: float = 0.4
     alternate: float = 100
     threshold: float = 0.5
     memory: int = 5
@@ -207,6 +207,16 @@ class BarzilaiBorweinRun:
             self._last = self._first(point)
             return self._last
         s, y = self._changes(point, point.previous)
+        if numbers.scalars is FLOATS and k < self.recipe.alternate - self.recipe.memory:
+            # One of the two, and one inner product fewer.
+            even = k % 2 == 0
+            square, sy = numbers.dots((s, s) if even else (y, y), (s, y))
+            eta = scalars.divide(square, abs(sy)) if even else scalars.divide(abs(sy), square)
+            if 0.0 < eta < math.inf:
+                self._last = eta
+            elif point.step is not None:
+                self._last = point.step
+            return self._last
         ss, sy, yy = numbers.dots((s, s), (s, y), (y, y))
         curvature = abs(sy)
         long, short = scalars.divide(ss, curvature), scalars.divide(curvature, yy)

@@ -194,12 +194,12 @@ def bb_ns(fun, grad, x, steps, rtol=0.0):
         if size < enough:
             break
         if previous is None:
-            eta = 0.1 * np.sqrt(x.shape[1]) / size
+            eta = 0.4 * np.sqrt(x.shape[1]) / size
         else:
             s, y = x - previous[0], psi - previous[1]
             even = inner(s, s) / abs(inner(s, y))
             eta = even if k % 2 == 0 else abs(inner(s, y)) / inner(y, y)
-        if eta * size > 0.9:
+        if eta * np.sqrt(np.linalg.norm(H(psi) @ psi)) > 0.9:
             eta = min(eta, 0.9 / min(spectral_bound(psi), size))
         slack = 1e4 * 2.0**-52 * max(abs(reference), scale)
         while True:
@@ -214,8 +214,8 @@ def bb_ns(fun, grad, x, steps, rtol=0.0):
             eta = min(max(eta**2 * size**2 / curvature, 0.1 * eta), 0.5 * eta)
         previous = (x, psi)
         x, psi, merit, normal = new, new_psi, new_merit, new_normal
-        reference = (0.85 * weight * reference + merit) / (0.85 * weight + 1)
-        weight = 0.85 * weight + 1
+        reference = (0.95 * weight * reference + merit) / (0.95 * weight + 1)
+        weight = 0.95 * weight + 1
         xs.append(x)
         etas.append(eta)
     return xs, etas

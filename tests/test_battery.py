@@ -1,4 +1,4 @@
-"""The parameter-free landing solves everything, with no argument: the issue's battery.
+"""The methods without a step size solve everything, with no argument: a battery of problems.
 
 Whether a problem is solved is judged here, in NumPy, from ``feasible_x`` alone: naive formulas for f
 and its gradient, polar factors by SVD, closed-form optima by eigenvalues. Nothing of the library's
@@ -187,19 +187,30 @@ def assert_solved(case, x0, result):
         assert abs(value - least) <= TOLERANCE * abs(least), "not the least value"
 
 
-def run(build, scale, where, seed):
+METHODS = {
+    "landing": lo.landing(),
+    "lbfgs": lo.landing_lbfgs(),
+    "cg": lo.landing_cg(),
+    "newton": lo.landing_newton(),
+}
+
+
+def run(build, scale, where, seed, method):
     case = build(seed, scale)
     x0 = start(where, case.problem.shape, seed)
     kept = x0.copy()
-    assert_solved(case, x0, lo.minimize(case.problem, x0, lo.landing(), tol=TOLERANCE))
+    record = None if method == "landing" else lo.Every(10**6)
+    result = lo.minimize(case.problem, x0, METHODS[method], tol=TOLERANCE, record=record)
+    assert_solved(case, x0, result)
     assert np.array_equal(x0, kept)
 
 
 @pytest.mark.parametrize("where", STARTS)
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", SMALL)
-def test_the_landing_solves_it_with_no_argument(name, scale, where):
-    run(SMALL[name], scale, where, seed=0)
+@pytest.mark.parametrize("method", METHODS)
+def test_it_is_solved_with_no_argument(method, name, scale, where):
+    run(SMALL[name], scale, where, 0, method)
 
 
 @pytest.mark.slow
@@ -207,8 +218,9 @@ def test_the_landing_solves_it_with_no_argument(name, scale, where):
 @pytest.mark.parametrize("where", STARTS)
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", [*SMALL, *LARGE])
-def test_the_complete_battery(name, scale, where, seed):
-    run((SMALL | LARGE)[name], scale, where, seed)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_complete_battery(method, name, scale, where, seed):
+    run((SMALL | LARGE)[name], scale, where, seed, method)
 
 
 def test_the_judge_rejects_an_unsolved_run():

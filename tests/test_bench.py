@@ -374,7 +374,6 @@ class TestBattery:
 
     def test_the_digits_need_scikit_learn(self, monkeypatch):
         monkeypatch.setattr(battery.importlib.util, "find_spec", lambda name: None)
-        monkeypatch.setattr(battery.problems, "ICA", object, raising=False)
         lines = []
         settings = solvers.Settings(battery.chosen(["ica*"]), ["landing"], seeds=3)
         assert solvers.run_battery(settings, lines.append) == []
@@ -382,12 +381,6 @@ class TestBattery:
             "ica-digits-40 is left out: the digits need scikit-learn: "
             'pip install "landingopt[examples]"'
         ]
-
-    def test_a_method_that_does_not_exist_is_left_out(self, monkeypatch):
-        monkeypatch.setitem(runs.OURS, "landing-newton", "landing_nothing")
-        lines = []
-        solvers.run_battery(solvers.Settings([], ["landing-newton"]), lines.append)
-        assert "no lo.landing_nothing" in lines[0]
 
 
 def run(*arguments):

@@ -786,7 +786,9 @@ def test_the_parameter_free_landing_far_from_the_optimum(rng, monkeypatch):
     x0 = ref.orthonormal(rng, (n, p))
     counts = Products(monkeypatch).between_gradients(fun, grad, x0, lo.landing(), 20)
     kinds = [by_kind(count, n, p) for count in counts]
-    assert set(kinds) <= {(5, 0), (5, 1), (7, 1), (7, 2), (9, 3)}
+    allowed = {(5, 0), (5, 1), (7, 1), (7, 2), (9, 3)}
+    # One product more where a long step is looked at.
+    assert all((t, q) in allowed or (t - 1, q) in allowed for t, q in kinds)
     assert kinds.count((5, 0)) > 0.5 * len(kinds)
 
 

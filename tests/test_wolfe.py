@@ -752,8 +752,10 @@ def test_the_scale_of_f_does_not_matter(rng, method, scale):
     x0 = ref.orthonormal(rng, (9, 4))
     plain, scaled, *exact = (iterates(problem, x0, method, 12) for problem in problems)
     assert len(plain) == len(scaled) == 13
+    # Rounding may let Newton's inner iteration end one product earlier or later.
+    loose = isinstance(method.direction, lo.directions.Newton)
     for a, b in zip(plain, scaled, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-8)
+        np.testing.assert_allclose(a, b, atol=1e-3 if loose else 1e-8)
     for others in exact:
         for a, b in zip(plain, others, strict=True):
             np.testing.assert_array_equal(a, b)

@@ -53,24 +53,14 @@ def _procrustes(p: int, weight: float = 1.0) -> Callable[[int], Any]:
     return lambda seed: problems.Procrustes.random(p, rng=seed, weight=weight)
 
 
-def _named(name: str, constructor: str, *args: Any, **options: Any) -> Callable[[int], Any]:
-    """A problem that this version of the library may lack."""
-
-    def make(seed: int) -> Any:
-        kind = getattr(problems, name, None)
-        if kind is None:
-            raise Unavailable(f"lo.problems.{name} does not exist in this version of landingopt")
-        return getattr(kind, constructor)(*args, **options, rng=seed)
-
-    return make
+def _joint_diagonalization(n: int) -> Callable[[int], Any]:
+    return lambda seed: problems.JointDiagonalization.random(n, count=10, noise=0.1, rng=seed)
 
 
 def _ica(p: int) -> Callable[[int], Any]:
     """Log-cosh ICA on scikit-learn's digits; the data is the same for every seed, the start not."""
 
     def make(seed: int) -> Any:
-        if not hasattr(problems, "ICA"):
-            raise Unavailable("lo.problems.ICA does not exist in this version of landingopt")
         if importlib.util.find_spec("sklearn") is None:
             raise Unavailable('the digits need scikit-learn: pip install "landingopt[examples]"')
         return problems.ICA.digits(p=p)
@@ -94,8 +84,8 @@ BATTERY = (
     Family("pca-500x50", lambda seed: problems.PCA.random(500, 50, rng=seed)),
     Family("pca-500x200", lambda seed: problems.PCA.random(500, 200, rng=seed), seeds=2),
     Family("brockett-200x20", lambda seed: problems.Brockett.random(200, 20, rng=seed)),
-    Family("jointdiag-20", _named("JointDiagonalization", "random", 20, count=10, noise=0.1)),
-    Family("jointdiag-50", _named("JointDiagonalization", "random", 50, count=10, noise=0.1)),
+    Family("jointdiag-20", _joint_diagonalization(20)),
+    Family("jointdiag-50", _joint_diagonalization(50)),
     Family("ica-digits-40", _ica(40)),
 )
 

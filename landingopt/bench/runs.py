@@ -22,10 +22,10 @@ from landingopt.observe.stop import RUNNING, _Joinable
 from landingopt.status import Status
 
 OURS = {
-    "landing": "landing",
-    "landing-lbfgs": "landing_lbfgs",
-    "landing-cg": "landing_cg",
-    "landing-newton": "landing_newton",
+    "landing": lo.landing,
+    "landing-lbfgs": lo.landing_lbfgs,
+    "landing-cg": lo.landing_cg,
+    "landing-newton": lo.landing_newton,
 }
 PYMANOPT = {
     "pymanopt-sd": "SteepestDescent",
@@ -41,11 +41,10 @@ _NO_ROWS = lo.Every(10**9)  # the first and the last only
 
 
 def method(name: str) -> Any:
-    """The method of this name, or None where this version of the library lacks it."""
+    """The method of this name."""
     if name in PYMANOPT:
         return lo.pymanopt(PYMANOPT[name], min_step_size=SMALLEST_STEP)
-    make = getattr(lo, OURS[name], None)
-    return None if make is None else make()
+    return OURS[name]()
 
 
 # -- the judge --------------------------------------------------------------------------------

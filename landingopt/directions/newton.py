@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from landingopt import _xp
 from landingopt._xp import Array
 from landingopt.directions.lbfgs import Pairs, Placed, check_memory
@@ -62,7 +64,7 @@ class Newton:
     memory: int = 8
     switch: float = 0.1
     forcing: float = 0.5
-    stagnation: float = 0.3
+    stagnation: float = 0.15
     max_inner: int = 500
 
     def __post_init__(self) -> None:
@@ -204,13 +206,15 @@ class OneVector(Vectors):
         return [u]
 
     def scaled(self, u: Any, t: Any) -> Any:
-        return self._k.scale(u, t)
+        return u * t
 
     def plus(self, u: Any, v: Any, t: Any) -> Any:
-        return self._k.add(u, self._k.scale(v, t, self._buffer), u)
+        np.multiply(v, t, self._buffer)
+        return np.add(u, self._buffer, u)
 
     def turned(self, d: Any, beta: Any, r: Any) -> Any:
-        return self._k.add(self._k.scale(d, beta, d), r, d)
+        np.multiply(d, beta, d)
+        return np.add(d, r, d)
 
 
 _FLAT = 1e-13  # of the largest curvature seen: as good as none
@@ -228,6 +232,7 @@ class TangentHessian:
         self._gradient: list[Array] = []
         self._work: list[Array] = []
         self._out: list[Array] = []
+        self._half: Any = None  # X / 2
         self._small: list[Any] = []  # two buffers (p, p) of an orthogonal block
         for block in space.blocks:
             empty, shape = block.kernels.empty, block.inner_shape
@@ -239,6 +244,8 @@ class TangentHessian:
     def at(self, point: Point) -> None:
         self._x = point.x
         self._user = point.user
+        if self.plain:
+            self._half = 0.5 * point.x[0]
         self._phi = [form.phi for form in point.forms]
         if self.oracle.hessp is None:
             assert point.gradient is not None
@@ -248,11 +255,10 @@ class TangentHessian:
     def __call__(self, v: Any) -> Any:
         """Valid until the next call."""
         if self.plain:
-            block, work, phi = self.space.blocks[0], self._work[0], self._phi[0]
-            k = block.kernels
+            k, work = self.space.blocks[0].kernels, self._work[0]
             product = self._euclidean([v])[0]
-            work = k.subtract(product, k.matmul(v, phi, work), work)
-            return k.project(self._x[0], work, *self._small[0], self._out[0])
+            np.subtract(product, k.matmul(v, self._phi[0], work), work)
+            return k.project_again(self._x[0], self._half, work, self._small[0][0], self._out[0])
         products = self._euclidean(v)
         for i, block in enumerate(self.space.blocks):
             phi = self._phi[i]

@@ -15,7 +15,7 @@ from landingopt.observe.clock import Clock
 from landingopt.observe.measure import ESTIMATE_BELOW, Measure
 from landingopt.observe.progress import Progress
 from landingopt.observe.record import Record
-from landingopt.observe.stop import RUNNING, first_code, threshold
+from landingopt.observe.stop import RUNNING, deadline, first_code, threshold
 from landingopt.observe.trace import COLUMNS, Trace
 from landingopt.oracle import Oracle
 from landingopt.point import Point
@@ -148,6 +148,7 @@ class Observer:
         self._next = 0
         self._limit = stop.limit()
         self._timed = _has_timeout(stop)
+        self._deadline = deadline(stop)
         self._above = math.inf  # nothing is met before the limit at gradient norms above this
         self._errstate = np.geterr()  # the caller's, for the caller's callback and metrics
         self._rounding = RoundingWatch(self, patience)
@@ -175,10 +176,9 @@ class Observer:
         self._rounding.start(reference)
         if self.space.separable:
             self.status = np.full(self.space.batch, RUNNING)
-        elif not self._timed:
-            self._above = max(
-                threshold(self.stop, self.first_gradient_norm), self._rounding.threshold
-            )
+        else:
+            bound = threshold(self.stop, self.first_gradient_norm)
+            self._above = max(bound, self._rounding.threshold)
         self.clock.resume()
 
     # -- every point --------------------------------------------------------------------------
@@ -193,6 +193,7 @@ class Observer:
             and point.status is None
             and self._above < math.inf
             and self._above < norm < math.inf
+            and not (self._timed and self.clock.wall() >= self._deadline)
         ):
             return False
         checkpoint = iteration >= self._next

@@ -3,7 +3,8 @@
 ``verdict(row)`` gives a :class:`~landingopt.status.Status` code, or one for each matrix of a
 separable stack; RUNNING where the rule is not met or its quantity is not known at this iteration.
 ``threshold(first)`` is the gradient norm above which a rule cannot be met before ``limit()``
-iterations (infinite where the norm says nothing), so that most iterations need no verdict.
+iterations and ``deadline()`` seconds (infinite where the norm says nothing), so that most iterations
+need no verdict.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ def threshold(rule: Any, first: float) -> float:
     """The gradient norm above which ``rule`` cannot be met; infinite for a rule that does not tell."""
     tell = getattr(rule, "threshold", None)
     return math.inf if tell is None else tell(first)
+
+
+def deadline(rule: Any) -> float:
+    """The wall time from which ``rule`` may be met whatever the gradient norm is."""
+    tell = getattr(rule, "deadline", None)
+    return math.inf if tell is None else tell()
 
 
 def check_rule(rule: Any) -> Any:
@@ -195,6 +202,12 @@ class Timeout(_Joinable):
     def limit(self) -> float:
         return math.inf
 
+    def threshold(self, first: float) -> float:
+        return -math.inf
+
+    def deadline(self) -> float:
+        return self.seconds
+
 
 @dataclass(frozen=True)
 class Any_(_Joinable):
@@ -218,6 +231,9 @@ class Any_(_Joinable):
 
     def threshold(self, first: float) -> float:
         return max(threshold(self.first, first), threshold(self.second, first))
+
+    def deadline(self) -> float:
+        return min(deadline(self.first), deadline(self.second))
 
     def __repr__(self) -> str:
         return f"{self.first!r} | {self.second!r}"
@@ -248,9 +264,12 @@ class All_(_Joinable):
         return max(self.first.limit(), self.second.limit())
 
     def threshold(self, first: float) -> float:
-        # A limit on iterations (minus infinity) says nothing about when both are met.
+        # A limit on iterations or time (minus infinity) says nothing about when both are met.
         parts = [threshold(part, first) for part in (self.first, self.second)]
         return min(math.inf if part == -math.inf else part for part in parts)
+
+    def deadline(self) -> float:
+        return max(deadline(self.first), deadline(self.second))
 
     def __repr__(self) -> str:
         return f"({self.first!r} & {self.second!r})"

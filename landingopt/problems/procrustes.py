@@ -89,6 +89,7 @@ class Procrustes:
         self.like = A
         self.shape: tuple[int, ...] = (*A.shape[:-2], B.shape[-2], A.shape[-2])
         self._adjoint = _common.scaled_adjoint(xp, A, 2.0 * self.weight)
+        self._times = _common.product(xp, A)
 
     @classmethod
     def random(
@@ -139,28 +140,28 @@ class Procrustes:
 
     def fun(self, x: Array) -> Any:
         """The objective w ||x A - B||_F^2, one value per matrix."""
-        residual = x @ self.A
+        residual = self._times(x, self.A)
         residual -= self.B
         return self.weight * _common.inner(self._xp, residual, residual)
 
     def grad(self, x: Array) -> Array:
         """The Euclidean gradient 2 w (x A - B) A^H."""
-        residual = x @ self.A
+        residual = self._times(x, self.A)
         residual -= self.B
-        return residual @ self._adjoint
+        return self._times(residual, self._adjoint)
 
     def value_and_gradient(self, x: Array) -> tuple[Any, Array]:
         """Objective and gradient from one residual."""
-        residual = x @ self.A
+        residual = self._times(x, self.A)
         residual -= self.B
         value = self.weight * _common.inner(self._xp, residual, residual)
-        return value, residual @ self._adjoint
+        return value, self._times(residual, self._adjoint)
 
     def hessp(self, x: Array, v: Array) -> Array:
         """The Hessian applied to v, 2 w v A A^H; the same at every x."""
         p, m = self.A.shape[-2:]
         if p <= 2 * m:
-            return v @ self._gram
+            return self._times(v, self._gram)
         return (v @ self.A) @ self._adjoint
 
     @cached_property

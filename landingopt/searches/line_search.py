@@ -57,7 +57,7 @@ class LineSearch:
     """
 
     guess: Step = field(default_factory=BarzilaiBorwein)
-    memory: float = 0.85
+    memory: float = 0.95
     decrease: float = 1e-4
     max_trials: int = 30
     closest: float = 1e-2

@@ -153,10 +153,15 @@ class SearchRun:
         """<psi, F>: how fast f falls along -F."""
         if steepest:
             return point.gradient_norm * point.gradient_norm
-        (slope,) = self.space.dots(
+        return self._along(point, direction)
+
+    def _along(self, point: Point, direction: list[Form]) -> Any:
+        """<psi, F> with the psi of any point."""
+        if self._plain:
+            return direction[0].kernels.dot(point.forms[0].array(), direction[0].array())
+        return self.space.dots(
             ([form.array() for form in point.forms], [form.array() for form in direction])
-        )
-        return slope
+        )[0]
 
     def _try(self, point: Point, direction: list[Form], eta: Any, fall: Any) -> Any:
         """Move and evaluate there; True (per matrix) where all went well."""
@@ -360,7 +365,28 @@ class SearchRun:
             )
         self._direction, self._frobenius = direction, frobenius
         self._cap = s.divide(_CAP, frobenius)  # as long as no step is longer
-        return eta if not s.any(eta > self._cap) else s.minimum(eta, self._spectral_cap())
+        if not s.any(eta > self._cap):
+            return eta
+        bound = self._gram_bound(direction)
+        enough = eta * bound <= _CAP
+        within = s.divide(_CAP, bound)
+        if not s.all(enough):
+            within = s.where(enough, within, self._spectral_cap())
+        self._cap = within
+        return s.where(enough, eta, s.minimum(eta, within))
+
+    def _gram_bound(self, direction: list[Form]) -> Any:
+        """The largest sqrt(||F^H F||_F) >= ||F||_2: one product, where that is enough."""
+        largest: Any = 0.0
+        for form, block in zip(direction, self.space.blocks, strict=True):
+            if block.stiefel:
+                kernels, scale = block.kernels, form.norm()
+                unit = kernels.scale(form.array(), _reciprocal(scale, kernels))
+                gram = kernels.norm(kernels.cross(unit, unit))
+                value = kernels.host(scale * kernels.scalars.sqrt(gram))[0]
+                value = value if self.space.separable else float(np.max(value))
+                largest = self.space.scalars.maximum(largest, value)
+        return largest
 
     def _spectral_cap(self) -> Any:
         """The longest step along the direction under way."""

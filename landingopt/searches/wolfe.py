@@ -93,9 +93,7 @@ class WolfeRun(SearchRun):
     def _accepts(self, point: Point, forms: list[Form], eta: Any, fall: Any) -> Any:
         recipe, new = self.recipe, self._spare
         slope = self.space.scalars.divide(fall, eta)
-        (after,) = self.space.dots(
-            ([form.array() for form in new.forms], [form.array() for form in forms])
-        )
+        after = self._along(new, forms)
         slack = self._slack * self._rounding_scale()
         falls = new.merit <= point.merit - recipe.decrease * fall
         falls = falls | ((new.merit <= point.merit + slack) & (-after <= 0.8 * slope))
