@@ -351,16 +351,20 @@ class NumpyMatrix(_NumpyArithmetic):
         product(x, work, out)
         return np.subtract(z, out, out)
 
-    def project_again(
-        self, x: np.ndarray, half: np.ndarray, z: np.ndarray, cross: np.ndarray, out: np.ndarray
-    ) -> np.ndarray:
-        """The same with ``half`` = X / 2 at hand, for many Z at one X on the manifold."""
+    def tangent_hessian(
+        self, h: np.ndarray, v: np.ndarray, phi: np.ndarray, x: np.ndarray, half: np.ndarray,
+        small: tuple[np.ndarray, np.ndarray], work: np.ndarray, out: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        """P(h - V Phi) at X on the manifold, with X / 2 at hand; in ``out``."""
+        cross, other = small
+        product(v, phi, out)
+        z = np.subtract(h, out, out)
         product(x.conj().T if self.complex else x.T, z, cross)
         adjoint = cross.conj().T if self.complex else cross.T
         if x.shape[0] == x.shape[1]:  # Z = X X^H Z: what is left is X skew(X^H Z)
-            return product(half, cross - adjoint, out)
-        product(half, cross + adjoint, out)
-        return np.subtract(z, out, out)
+            return product(half, np.subtract(cross, adjoint, other), out)
+        product(half, np.add(cross, adjoint, other), work)
+        return np.subtract(z, work, out)
 
     def stepped(self, x: np.ndarray, f: np.ndarray, eta: float, out: np.ndarray) -> np.ndarray:  # type: ignore[override]
         np.multiply(f, eta, out)

@@ -38,6 +38,26 @@ def gaussian(rng, shape, dtype=np.float64):
     return x.astype(dtype)
 
 
+def hermitian(rng, shape, dtype=np.float64):
+    x = gaussian(rng, shape, dtype)
+    return x + H(x)
+
+
+def breaking(grad, bad, after=5):
+    """``grad``, with an entry that is ``bad`` from the fifth call on."""
+    calls = []
+
+    def broken(x):
+        calls.append(1)
+        with np.errstate(all="ignore"):
+            g = grad(x)
+        if len(calls) >= after:
+            g[..., 2, 1] = bad
+        return g
+
+    return broken
+
+
 def orthonormal(rng, shape, dtype=np.float64):
     """A point of St(n, p), of its transpose for a wide shape, or a stack of them."""
     n, p = shape[-2:]

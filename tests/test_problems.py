@@ -7,6 +7,7 @@ import itertools
 import array_api_strict
 import numpy as np
 import pytest
+from reference import gaussian, hermitian
 
 from landingopt import _xp
 from landingopt.objectives import Stiefel
@@ -16,18 +17,6 @@ torch = pytest.importorskip("torch")
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 WIDE = ["float64", "complex128"]
-
-
-def gaussian(rng, shape, dtype="float64"):
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
-
-
-def hermitian(rng, shape, dtype="float64"):
-    x = gaussian(rng, shape, dtype)
-    return x + _xp.H(x)
 
 
 def orthonormal(rng, shape, dtype="float64"):

@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from reference import gaussian, hermitian
 
 import landingopt as lo
 from landingopt import _xp
@@ -18,18 +19,6 @@ from landingopt.problems.ica import amari_distance, whiten
 REAL = ["float32", "float64"]
 DTYPES = [*REAL, "complex64", "complex128"]
 WIDE = ["float64", "complex128"]
-
-
-def gaussian(rng, shape, dtype="float64"):
-    x = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        x = x + 1j * rng.standard_normal(shape)
-    return x.astype(dtype)
-
-
-def hermitian(rng, shape, dtype="float64"):
-    x = gaussian(rng, shape, dtype)
-    return x + _xp.H(x)
 
 
 def skewed(rng, shape, dtype="float64"):

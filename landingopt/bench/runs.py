@@ -21,7 +21,7 @@ from landingopt._xp import Array
 from landingopt.observe.stop import RUNNING, _Joinable
 from landingopt.status import Status
 
-OURS = {
+OURS: dict[str, Callable[[], Any]] = {
     "landing": lo.landing,
     "landing-lbfgs": lo.landing_lbfgs,
     "landing-cg": lo.landing_cg,

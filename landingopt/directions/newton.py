@@ -64,7 +64,7 @@ class Newton:
     memory: int = 8
     switch: float = 0.1
     forcing: float = 0.5
-    stagnation: float = 0.15
+    stagnation: float = 0.2
     max_inner: int = 500
 
     def __post_init__(self) -> None:
@@ -90,7 +90,8 @@ class NewtonRun:
         self.hessian = TangentHessian(space, oracle)
         self.pairs = Pairs(recipe.memory, space)
         self.placed = Placed(space)
-        self.vectors = OneVector(space) if self.hessian.plain else Vectors(space)
+        plain = self.hessian.plain
+        self.vectors = OneVector(space, self.hessian) if plain else Vectors(space)
         self._first: Any = None
 
     def direction(self, point: Point) -> list[Form]:
@@ -118,8 +119,8 @@ class NewtonRun:
         norm = point.gradient_norm
         target = norm * s.minimum(recipe.forcing, s.sqrt(norm / self._first))
         # psi has a normal part of d ||Phi||, which no H[d] would take away.
-        r = vectors.copy(hessian.projected(psi))
-        d = vectors.copy(hessian.projected(rough))
+        r = vectors.copy(hessian.projected(psi), 1)
+        d = vectors.copy(hessian.projected(rough), 0)
         solution: Any = None
         fall, dd = vectors.dot(r, d), vectors.dot(d, d)
         total: Any = s.full(0.0)
@@ -133,8 +134,7 @@ class NewtonRun:
             curvature = s.where(active, s.divide(dh, dd), 0.0)
             hessian.largest = s.maximum(hessian.largest, curvature)
             alpha = s.where(active, s.divide(fall, dh), 0.0)
-            solution = vectors.scaled(d, alpha) if j == 1 else vectors.plus(solution, d, alpha)
-            r = vectors.plus(r, h, -alpha)
+            solution, r = vectors.stepped(solution, r, d, h, alpha)
             gain = alpha * fall
             total = total + gain
             rr = vectors.dot(r, r)
@@ -165,7 +165,8 @@ class Vectors:
         self.kernels = [block.kernels for block in space.blocks]
         self._work = [b.kernels.empty(b.inner_shape) for b in space.blocks]
 
-    def copy(self, u: list[Array]) -> Any:
+    def copy(self, u: list[Array], slot: int) -> Any:
+        """``slot`` 0 is d's, 1 is r's."""
         return [_xp.copy(a) for a in u]
 
     def blocks(self, u: Any) -> list[Array]:
@@ -174,10 +175,15 @@ class Vectors:
     def dot(self, u: Any, v: Any) -> Any:
         return self.space.dots((u, v))[0]
 
-    def scaled(self, u: Any, t: Any) -> Any:
-        return [k.scale(a, t) for k, a in zip(self.kernels, u, strict=True)]
+    def stepped(self, solution: Any, r: Any, d: Any, h: Any, t: Any) -> tuple[Any, Any]:
+        """solution + t d (0 + t d where it is None), and r - t h, in place."""
+        if solution is None:
+            solution = [k.scale(a, t) for k, a in zip(self.kernels, d, strict=True)]
+        else:
+            solution = self._plus(solution, d, t)
+        return solution, self._plus(r, h, -t)
 
-    def plus(self, u: Any, v: Any, t: Any) -> Any:
+    def _plus(self, u: Any, v: Any, t: Any) -> Any:
         """u + t v, in place of u."""
         for i, k in enumerate(self.kernels):
             self._work[i] = k.scale(v[i], t, out=self._work[i])
@@ -192,25 +198,34 @@ class Vectors:
 
 
 class OneVector(Vectors):
-    """The same for one NumPy matrix, without the lists."""
+    """The same for one NumPy matrix, without the lists: solution and r, and d and h, side by side."""
 
-    def __init__(self, space: Space):
+    def __init__(self, space: Space, hessian: TangentHessian):
         super().__init__(space)
-        self._k, self._buffer = self.kernels[0], self._work[0]
-        self.dot = self._k.dot  # type: ignore[method-assign]
+        kernels, shape = self.kernels[0], (2, *space.blocks[0].inner_shape)
+        self.dot = kernels.dot  # type: ignore[method-assign]
+        self._state, self._dirs = kernels.empty(shape), kernels.empty(shape)
+        self._buffer = kernels.empty(shape)
+        self._coefficients = np.empty((2, 1, 1), dtype=self._state.real.dtype)
+        self._d, self._r = self._dirs[0], self._state[1]
+        hessian.leave_in(self._dirs[1])
 
-    def copy(self, u: list[Array]) -> Any:
-        return u[0].copy()
+    def copy(self, u: list[Array], slot: int) -> Any:
+        target = self._r if slot else self._d
+        target[...] = u[0]
+        return target
 
     def blocks(self, u: Any) -> list[Array]:
-        return [u]
+        return [u.copy()]
 
-    def scaled(self, u: Any, t: Any) -> Any:
-        return u * t
-
-    def plus(self, u: Any, v: Any, t: Any) -> Any:
-        np.multiply(v, t, self._buffer)
-        return np.add(u, self._buffer, u)
+    def stepped(self, solution: Any, r: Any, d: Any, h: Any, t: Any) -> tuple[Any, Any]:
+        if solution is None:
+            solution = self._state[0]
+            solution[...] = 0.0
+        self._coefficients[0], self._coefficients[1] = t, -t
+        np.multiply(self._dirs, self._coefficients, self._buffer)
+        np.add(self._state, self._buffer, self._state)
+        return solution, r
 
     def turned(self, d: Any, beta: Any, r: Any) -> Any:
         np.multiply(d, beta, d)
@@ -233,6 +248,8 @@ class TangentHessian:
         self._work: list[Array] = []
         self._out: list[Array] = []
         self._half: Any = None  # X / 2
+        self._product: Any = None
+        self.fused: Any = getattr(space.blocks[0].kernels, "tangent_hessian", None)
         self._small: list[Any] = []  # two buffers (p, p) of an orthogonal block
         for block in space.blocks:
             empty, shape = block.kernels.empty, block.inner_shape
@@ -240,6 +257,10 @@ class TangentHessian:
             self._out.append(empty(shape))
             small = (*block.batch, block.p, block.p)
             self._small.append((empty(small), empty(small)) if block.stiefel else None)
+
+    def leave_in(self, memory: Array) -> None:
+        """Where the products of one NumPy matrix are to lie."""
+        self._product = memory
 
     def at(self, point: Point) -> None:
         self._x = point.x
@@ -255,10 +276,11 @@ class TangentHessian:
     def __call__(self, v: Any) -> Any:
         """Valid until the next call."""
         if self.plain:
-            k, work = self.space.blocks[0].kernels, self._work[0]
-            product = self._euclidean([v])[0]
-            np.subtract(product, k.matmul(v, self._phi[0], work), work)
-            return k.project_again(self._x[0], self._half, work, self._small[0][0], self._out[0])
+            h = self._euclidean([v])[0]
+            small, work = self._small[0], self._work[0]
+            return self.fused(
+                h, v, self._phi[0], self._x[0], self._half, small, work, self._product
+            )
         products = self._euclidean(v)
         for i, block in enumerate(self.space.blocks):
             phi = self._phi[i]

@@ -158,7 +158,7 @@ class SearchRun:
     def _along(self, point: Point, direction: list[Form]) -> Any:
         """<psi, F> with the psi of any point."""
         if self._plain:
-            return direction[0].kernels.dot(point.forms[0].array(), direction[0].array())
+            return direction[0].block.kernels.dot(point.forms[0].array(), direction[0].array())
         return self.space.dots(
             ([form.array() for form in point.forms], [form.array() for form in direction])
         )[0]
