@@ -107,7 +107,7 @@ METHODS = {
         lambda step, lam: lo.landing(),
     ),
     "landing-lbfgs": Entry(
-        "L-BFGS directions: fewest gradients; for dear objectives and ill-conditioned ones",
+        "L-BFGS directions: few gradients and no Hessian; for dear objectives",
         lambda step, lam: lo.landing_lbfgs(),
     ),
     "landing-cg": Entry(
@@ -287,7 +287,7 @@ def procrustes_step(problem: Procrustes) -> float:
 
     References
     ----------
-    MATH section 4: near the optimum, skew coordinates (i, j) are multiplied by
+    Near the optimum, skew coordinates (i, j) are multiplied by
     1 - eta w (s_i + s_j), directions that leave the span of x by 1 - eta w s_i.
 
     Examples
@@ -636,7 +636,11 @@ def bench_solvers(
         str, typer.Option(help='The performance profile (.png, .pdf, .svg); "none" for none.')
     ] = "bench_solvers.png",
     check: Annotated[
-        bool, typer.Option("--check", help="Exit 1 where a bound of the README does not hold.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Exit 1 where a figure falls short of its goal, which is printed with it.",
+        ),
     ] = False,
 ) -> None:
     """Solve each problem with each of our methods and of pymanopt's solvers, from the same starts.

@@ -339,7 +339,7 @@ def _with_memory(direction: Any, search: searches.Wolfe, name: str) -> Method:
 
 
 def landing_lbfgs(memory: int = 8) -> Method:
-    """Landing with limited-memory BFGS directions: fewest gradients, no tuning.
+    """Landing with limited-memory BFGS directions: few gradients, no Hessian, no tuning.
 
     X_+ = NS(X - t H psi), psi = G - X sym(X^H G) the Riemannian gradient, H the L-BFGS matrix of the
     last ``memory`` steps, t by the weak Wolfe conditions on f(polar X), t = 1 first, NS Newton–Schulz
@@ -426,8 +426,9 @@ def landing_newton(memory: int = 8) -> Method:
 
     Notes
     -----
-    Hessian products are the problem's ``hessp`` (``lo.autodiff`` derives it); without one, differences
-    of the gradient, counted in ``njev``. An inner iteration costs, beyond the product, three products
+    Hessian products are the problem's ``hessp`` (``lo.autodiff`` derives it; ``lo.check_hessian`` tests
+    it: with a wrong one the method is L-BFGS at best); without one, differences of the gradient, counted
+    in ``njev``. An inner iteration costs, beyond the product, three products
     n p^2.
 
     References

@@ -117,7 +117,7 @@ class Pogo:
 
     References
     ----------
-    [POGO]; the bound: MATH section 2.
+    [POGO].
 
     Examples
     --------

@@ -207,11 +207,12 @@ class Oracle:
         dtype = str(block.kernels.dtype).rsplit(".", 1)[-1]
         if _xp.dtype_name(gradient) != dtype:
             given = _xp.dtype_name(gradient)
-            remedy = f"return gradient.astype({dtype!r})"
+            short = name.split()[-1]
+            remedy = f"return {short}.astype({dtype!r})"
             if given in _xp.FLOATING:
                 remedy += f", or start from an x0 of dtype {given}"
             if given.startswith("complex") and not dtype.startswith("complex"):
-                remedy = f"start from an x0 of dtype {given}, or return a real gradient"
+                remedy = f"start from an x0 of dtype {given}, or return a real {short}"
             return TypeError(
                 f"{what} has dtype {given}, x has {dtype}; nothing is cast silently: {remedy}"
             )

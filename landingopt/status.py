@@ -39,7 +39,9 @@ class Status(IntEnum):
 _MESSAGES = {
     Status.RUNNING: "The run has not ended.",
     Status.CONVERGED: "The stop rule is met.",
-    Status.AT_ROUNDING: "Solved to rounding: the gradient cannot be made smaller in this precision.",
+    Status.AT_ROUNDING: (
+        "Solved to rounding: f and the gradient norm no longer improve in this precision."
+    ),
     Status.MAX_ITERATIONS: "The limit on iterations was reached before the stop rule was met.",
     Status.MAX_EPOCHS: "The limit on epochs was reached before the stop rule was met.",
     Status.TIMEOUT: "The time limit was reached before the stop rule was met.",

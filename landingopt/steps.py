@@ -77,6 +77,15 @@ def check_step(value: Any, what: str = "step") -> float:
     return number
 
 
+def check_rule(rule: Any, what: str) -> None:
+    """A step rule, or an error that says what one is."""
+    if isinstance(rule, type) or not callable(getattr(rule, "start", None)):
+        raise TypeError(
+            f"{what} must be a step rule such as lo.steps.Constant(0.1) or "
+            f"lo.steps.BarzilaiBorwein(), got {rule!r}"
+        )
+
+
 @dataclass(frozen=True)
 class Constant:
     """eta_k = step.
@@ -106,7 +115,7 @@ class Decay:
 
     References
     ----------
-    [AVGA24] theorem on SGD; MATH section 4.
+    [AVGA24] theorem on SGD.
     """
 
     step: float
@@ -309,7 +318,7 @@ class Safeguarded:
 
     References
     ----------
-    [AVGA24] lemma on the safe step; MATH section 2 for the cap 1/(2 lam) and the quartic.
+    [AVGA24] lemma on the safe step.
 
     Examples
     --------

@@ -42,8 +42,7 @@ class LBFGS:
     References
     ----------
     Byrd, Nocedal, Schnabel, Representations of quasi-Newton matrices and their use in limited memory
-    methods, Math. Program. 63, 1994, theorem 2.2; on the Stiefel manifold without transport: MATH
-    section 8.
+    methods, Math. Program. 63, 1994, theorem 2.2.
 
     Examples
     --------

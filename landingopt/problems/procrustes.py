@@ -173,7 +173,7 @@ class Procrustes:
 
         With the singular value decomposition B A^H = U S V^H, x = U V^H; for real square matrices
         whose det x has the other sign than ``component``, the smallest singular value is flipped
-        (MATH.md 4), which gives the minimiser on that component.
+        which gives the minimiser on that component.
 
         Parameters
         ----------

@@ -11,7 +11,7 @@ from landingopt.moves import Move
 from landingopt.point import Point
 from landingopt.searches.trials import SearchRun
 from landingopt.space import Space
-from landingopt.steps import BarzilaiBorwein, Context, Step
+from landingopt.steps import BarzilaiBorwein, Context, Step, check_rule
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class LineSearch:
     needs_value = True
 
     def __post_init__(self) -> None:
+        check_rule(self.guess, "guess")
         if not 0.0 <= self.memory < 1.0:
             raise ValueError(f"memory must lie in [0, 1), got {self.memory!r}")
         if not 0.0 < self.decrease < 0.5:

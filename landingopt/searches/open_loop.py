@@ -13,7 +13,7 @@ from landingopt.moves import Move
 from landingopt.point import Point
 from landingopt.searches.trials import place_start
 from landingopt.space import Block, Space
-from landingopt.steps import Context, Step
+from landingopt.steps import Context, Step, check_rule
 
 
 class BlockNumbers:
@@ -37,6 +37,9 @@ class OpenLoop:
     step: Step
 
     needs_value = False
+
+    def __post_init__(self) -> None:
+        check_rule(self.step, "step")
 
     def start(
         self, space: Space, field: FieldRun, move: Move, estimator: Any, lam: float

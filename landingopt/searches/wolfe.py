@@ -34,14 +34,33 @@ class Wolfe:
     decrease, curvature : float
         0 < decrease < curvature < 1. A smaller ``curvature`` is a more exact search.
     max_trials : int
-        Then the direction is given up for the field itself.
+        Then the direction is given up for the field itself, and after as many again the run.
     closest : float
         Trial points are brought to this distance from the manifold, or closer.
+
+    Raises
+    ------
+    ValueError
+        Parameters outside these ranges.
 
     References
     ----------
     P. Wolfe, Convergence conditions for ascent methods, SIAM Review 11, 1969; Hager, Zhang, A new
     conjugate gradient method with guaranteed descent, SIAM J. Optim. 16, 2005.
+
+    Examples
+    --------
+    L-BFGS with a more exact search; the field and the move are those of ``lo.landing()``:
+
+    >>> import landingopt as lo
+    >>> method = lo.Method(
+    ...     search=lo.searches.Wolfe(curvature=0.5),
+    ...     direction=lo.directions.LBFGS(memory=20),
+    ...     field=lo.fields.Field(lo.fields.Euclidean(exact=False), normal=None),
+    ...     move=lo.moves.NewtonSchulz(),
+    ... )
+    >>> lo.minimize(lo.problems.Procrustes.random(10, rng=0), method=method, rng=0).success
+    True
     """
 
     decrease: float = 1e-4
@@ -97,6 +116,8 @@ class WolfeRun(SearchRun):
         slack = self._slack * self._rounding_scale()
         falls = new.merit <= point.merit - recipe.decrease * fall
         falls = falls | ((new.merit <= point.merit + slack) & (-after <= 0.8 * slope))
+        # At a wall of numbers that are not finite a level step would only creep along it.
+        falls = falls & ((new.merit < point.merit) | (self._broken == False))  # noqa: E712
         self._short = falls  # if it is refused all the same, the step was too short
         self._trial_slope, self._slope_here = after, slope
         enough = (after <= recipe.curvature * slope) | (eta >= self._cap) | self._broken
