@@ -39,7 +39,7 @@ class Settings:
     ----------
     families : list of Family
     methods : list of str
-        Names of :data:`METHODS`; those that this version of the library lacks are left out.
+        Names of :data:`METHODS`.
     seeds : int, optional
         For every problem; by default each has a number of its own.
     repeats : int

@@ -105,9 +105,8 @@ class NewtonRun:
         psi = [form.array() for form in point.forms]
         rough = self.pairs.times(psi) if known else psi
         arrays = self._solved(point, psi, rough, near) if solve else rough
-        if (
-            arrays is psi
-        ):  # no pairs, and negative curvature: a field is not scaled as a direction is
+        if arrays is psi:
+            # No pairs, and negative curvature: a field is not scaled as a direction is.
             return self.placed.field(point)
         return self.placed(point, arrays)
 

@@ -9,7 +9,7 @@ from landingopt.estimators.full import FullRun
 from landingopt.fields import FieldRun, Form
 from landingopt.moves import Move
 from landingopt.point import Point
-from landingopt.searches.trials import SearchRun
+from landingopt.searches.trials import SearchRun, check_trials
 from landingopt.space import Space
 from landingopt.steps import BarzilaiBorwein, Context, Step, check_rule
 
@@ -70,10 +70,7 @@ class LineSearch:
             raise ValueError(f"memory must lie in [0, 1), got {self.memory!r}")
         if not 0.0 < self.decrease < 0.5:
             raise ValueError(f"decrease must lie in (0, 0.5), got {self.decrease!r}")
-        if self.max_trials < 1:
-            raise ValueError(f"max_trials must be at least 1, got {self.max_trials!r}")
-        if not 0.0 < self.closest < 0.9:
-            raise ValueError(f"closest must lie strictly between 0 and 0.9, got {self.closest!r}")
+        check_trials(self.max_trials, self.closest)
 
     @property
     def monotone(self) -> bool:

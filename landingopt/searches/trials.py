@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from landingopt.estimators.full import FullRun
 from landingopt.fields import FieldRun, Form
 from landingopt.moves import Move
 from landingopt.point import Point
-from landingopt.space import Space
+from landingopt.space import Block, Space
 from landingopt.status import Status
 from landingopt.stiefel import orthonormalized
 
@@ -23,6 +24,14 @@ _CAP = 0.9  # eta ||F||_2: Newton–Schulz converges from X - eta F, without sca
 def place_start(space: Space, point: Point, x0: list[Array]) -> None:
     point.place(x0)
     point.distance_bound = space.combine([b.distance(x) for b, x in zip(space.blocks, x0)])
+
+
+def check_trials(max_trials: int, closest: float) -> None:
+    """What every search asks of its trials."""
+    if max_trials < 1:
+        raise ValueError(f"max_trials must be at least 1, got {max_trials!r}")
+    if not 0.0 < closest < 0.9:
+        raise ValueError(f"closest must lie strictly between 0 and 0.9, got {closest!r}")
 
 
 class SearchRun:
@@ -44,9 +53,9 @@ class SearchRun:
         self.moves = [move.start(block) for block in space.blocks]
         self._point, self._spare = field.point(space), field.point(space)
         self._slack = 1e4 * space.unit_roundoff if space.unit_roundoff < 1e-10 else 1e-5
-        self._one = len(space.blocks) == 1 and space.scalars is FLOATS
         block = space.blocks[0]
-        self._plain = self._one and block.stiefel and block.kernels.scalars is FLOATS
+        one = len(space.blocks) == 1 and space.scalars is FLOATS
+        self._plain = one and block.stiefel and block.kernels.scalars is FLOATS
         self._vectors: dict[str, Array] = {}  # where power iterations start
         self._started = False
         self._reference: Any = None  # what the merit of a trial is held against
@@ -337,10 +346,10 @@ class SearchRun:
 
     def _idle(self, new: Point) -> Any:
         """Fifty steps in a row where psi is not above what rounding of X makes of it."""
-        if not self.space.scalars.any(new.gradient_norm <= 10.0 * self._noise()):
+        near = new.gradient_norm <= 10.0 * self._noise()
+        if not self.space.scalars.any(near):
             self._still = 0
             return False
-        near = new.gradient_norm <= 10.0 * self._noise()
         self._still = self.space.scalars.where(near, self._still + 1, 0)
         return self._still >= 50
 
@@ -377,16 +386,11 @@ class SearchRun:
 
     def _gram_bound(self, direction: list[Form]) -> Any:
         """The largest sqrt(||F^H F||_F) >= ||F||_2: one product, where that is enough."""
-        largest: Any = 0.0
-        for form, block in zip(direction, self.space.blocks, strict=True):
-            if block.stiefel:
-                kernels, scale = block.kernels, form.norm()
-                unit = kernels.scale(form.array(), _reciprocal(scale, kernels))
-                gram = kernels.norm(kernels.cross(unit, unit))
-                value = kernels.host(scale * kernels.scalars.sqrt(gram))[0]
-                value = value if self.space.separable else float(np.max(value))
-                largest = self.space.scalars.maximum(largest, value)
-        return largest
+
+        def bound(block: Block, unit: Array) -> Any:
+            return block.kernels.norm(block.kernels.cross(unit, unit))
+
+        return self._largest(direction, bound)
 
     def _spectral_cap(self) -> Any:
         """The longest step along the direction under way."""
@@ -397,26 +401,33 @@ class SearchRun:
 
     def _spectral_norm(self, direction: list[Form]) -> Any:
         """The largest ||F||_2, 1.1 x four power iterations from a seeded vector."""
-        space = self.space
-        largest: Any = 0.0
-        for form, block in zip(direction, space.blocks, strict=True):
-            if not block.stiefel:
-                continue
-            kernels, psi = block.kernels, form.array()
+
+        def square(block: Block, unit: Array) -> Any:
+            kernels = block.kernels
             v = self._vectors.get(block.name)
             if v is None:
                 v = kernels.random((*block.batch, block.p, 1), np.random.default_rng(0))
                 self._vectors[block.name] = v
-            scale = kernels.norm(psi)
-            unit = kernels.scale(psi, _reciprocal(scale, kernels))
             for _ in range(4):
                 w = kernels.matmul(unit, v)
                 v = kernels.cross(unit, w)
                 size = kernels.norm(v)
                 v = kernels.scale(v, _reciprocal(size, kernels))
-            value = kernels.host(scale * kernels.scalars.sqrt(size))[0] * 1.1
-            value = value if space.separable else float(np.max(value))
-            largest = space.scalars.maximum(largest, value)
+            return size
+
+        return self._largest(direction, square) * 1.1
+
+    def _largest(self, direction: list[Form], square: Callable[[Block, Array], Any]) -> Any:
+        """The largest ||F||_F sqrt(square of F / ||F||_F) over the orthogonal blocks, on the host."""
+        largest: Any = 0.0
+        for form, block in zip(direction, self.space.blocks, strict=True):
+            if block.stiefel:
+                kernels, scale = block.kernels, form.norm()
+                unit = kernels.scale(form.array(), _reciprocal(scale, kernels))
+                root = kernels.scalars.sqrt(square(block, unit))
+                value = kernels.host(scale * root)[0]
+                value = value if self.space.separable else float(np.max(value))
+                largest = self.space.scalars.maximum(largest, value)
         return largest
 
 

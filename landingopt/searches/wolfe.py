@@ -10,7 +10,7 @@ from landingopt.estimators.full import FullRun
 from landingopt.fields import FieldRun, Form
 from landingopt.moves import Move
 from landingopt.point import Point
-from landingopt.searches.trials import SearchRun
+from landingopt.searches.trials import SearchRun, check_trials
 from landingopt.space import Space
 
 
@@ -77,10 +77,7 @@ class Wolfe:
                 "decrease and curvature must satisfy 0 < decrease < curvature < 1, got "
                 f"{self.decrease!r} and {self.curvature!r}"
             )
-        if self.max_trials < 1:
-            raise ValueError(f"max_trials must be at least 1, got {self.max_trials!r}")
-        if not 0.0 < self.closest < 0.9:
-            raise ValueError(f"closest must lie strictly between 0 and 0.9, got {self.closest!r}")
+        check_trials(self.max_trials, self.closest)
 
     def start(
         self, space: Space, field: FieldRun, move: Move, estimator: FullRun, lam: float
