@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +22,7 @@ class Moved(NamedTuple):
 
     x: Array
     distance: Any
-    delta: Array | None
+    delta: Any
     ok: Any
 
 
@@ -34,10 +35,14 @@ class Move(Protocol):
 class MoveRun(Protocol):
     """``out`` is memory for the next X; the run may keep it and give back memory of its own.
 
-    ``tol`` is the distance that a search needs, where it is tighter than the recipe's.
+    ``tol`` is the distance that a search needs, where it is tighter than the recipe's. A move that takes
+    passes may give up where Y = X - eta F, one NumPy matrix, has ||Y^H Y - I||_2 > ``limit``: ``delta``
+    is TOO_FAR and ``distance`` a bound on that norm.
     """
 
-    def apply(self, form: Form, eta: Any, out: Array, tol: float | None = None) -> Moved: ...
+    def apply(
+        self, form: Form, eta: Any, out: Array, tol: float | None = None, limit: float = math.inf
+    ) -> Moved: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ class Additive:
 class AdditiveRun:
     __slots__ = ()
 
-    def apply(self, form: Form, eta: Any, out: Array, tol: float | None = None) -> Moved:
+    def apply(
+        self, form: Form, eta: Any, out: Array, tol: float | None = None, limit: float = math.inf
+    ) -> Moved:
         return Moved(form.moved(eta, out), float("inf"), None, True)
 
 
@@ -87,9 +94,16 @@ class NewtonSchulzMove:
         self.tol = recipe.tol
         self.passes = NewtonSchulzRun(block.kernels, block.inner_shape, recipe.max_passes)
 
-    def apply(self, form: Form, eta: Any, out: Array, tol: float | None = None) -> Moved:
+    def apply(
+        self, form: Form, eta: Any, out: Array, tol: float | None = None, limit: float = math.inf
+    ) -> Moved:
         y = form.moved(eta, self.passes.work())
-        return Moved(*self.passes(y, out, self.tol if tol is None else min(tol, self.tol)))
+        tol = self.tol if tol is None else min(tol, self.tol)
+        return Moved(*self.passes(y, out, tol, limit=limit))
+
+    def stretch(self, form: Form, eta: Any, limit: float) -> Any:
+        """A bound on ||Y^H Y - I||_2 at Y = X - eta F, on the host; no closer than to tell ``limit``."""
+        return self.passes.stretch(form.moved(eta, self.passes.work()), limit)
 
 
 @dataclass(frozen=True)
@@ -151,7 +165,9 @@ class PogoRun:
         self._work = self.kernels.empty(block.inner_shape)
         self._gram = self.kernels.empty((*block.batch, block.p, block.p))
 
-    def apply(self, form: Form, eta: Any, out: Array, tol: float | None = None) -> Moved:
+    def apply(
+        self, form: Form, eta: Any, out: Array, tol: float | None = None, limit: float = math.inf
+    ) -> Moved:
         kernels = self.kernels
         m = self._work = form.moved(eta, self._work)
         gram = kernels.add_identity(kernels.cross(m, m, out=self._gram), -1.0)

@@ -100,7 +100,7 @@ class Space:
             return known[1]
         view = self.readonly(self.to_user([a]))
         if not (self.blocks[0].wide and _xp.is_complex(a)):  # that is a copy, which goes stale
-            if len(self._views) > 20:
+            if len(self._views) > 64:
                 self._views.clear()
             self._views[id(a)] = (a, view)
         return view

@@ -10,6 +10,8 @@ import numpy as np
 from landingopt import _xp
 from landingopt._xp import FLOATS, Array, ArrayScalars
 
+TOO_FAR = "too far"
+
 
 class NewtonSchulzRun:
     """Newton–Schulz passes Y <- Y (I + P), P = -E/2 + 3 E^2/8, E = Y^H Y - I, with own buffers.
@@ -45,20 +47,26 @@ class NewtonSchulzRun:
         return self._gram, e if self._plain else self._read(e)
 
     def __call__(
-        self, y: Array, out: Array, tol: float, floor: float | None = None
-    ) -> tuple[Array, Any, Array | None, Any]:
+        self,
+        y: Array,
+        out: Array,
+        tol: float,
+        floor: float | None = None,
+        limit: float = math.inf,
+    ) -> Any:
         """Run passes (at least one) until ||Y^H Y - I||_F <= tol.
 
         Returns ``(x, distance, delta, ok)``: the result (``out`` or the work buffer: whichever is
         not returned becomes the work buffer), ||X^H X - I||_F or a bound on it, X^H X - I or None
         where it is below ``floor`` and was not formed, and whether ``tol`` was reached, the last
-        two per matrix.
+        two per matrix. For one NumPy matrix with ||Y^H Y - I||_2 > ``limit`` no pass is
+        made: ``delta`` is TOO_FAR, and the distance a bound on that norm, ||(Y^H Y - I)^2||_F^(1/2).
         """
         scalars = self._scalars
         if floor is None:  # below it a bound replaces the Gram matrix; never coarser than tol
             floor = min(500.0 * self._unit, max(tol, 4.0 * self._unit * self._columns))
         if self._plain:
-            return self._one(y, out, tol, floor)
+            return self._one(y, out, tol, floor, limit)
         delta, e = self._residual(y)
         if scalars.any(e > 0.9):
             y, delta, e = self._scaled(y, delta, e)
@@ -67,11 +75,15 @@ class NewtonSchulzRun:
         return y, e, formed, scalars.isfinite(e) & (e <= max(tol, floor))
 
     def _one(
-        self, y: Array, out: Array, tol: float, floor: float
-    ) -> tuple[Array, float, Array | None, bool]:
+        self, y: Array, out: Array, tol: float, floor: float, limit: float
+    ) -> tuple[Array, float, Any, bool]:
         """The same for one NumPy matrix, with Python's floats."""
         kernels, gram, p = self.kernels, self._gram, self._p
         delta, e = kernels.residual(y, gram)
+        if e > limit:
+            bound = self._spectral_bound(delta)
+            if bound > limit:
+                return y, bound, TOO_FAR, False
         if e > 0.9:
             y, delta, e = self._scaled(y, delta, e)
         formed = delta
@@ -94,6 +106,17 @@ class NewtonSchulzRun:
                 break
         self._work = out
         return y, e, formed, e <= max(tol, floor)
+
+    def stretch(self, y: Array, limit: float) -> Any:
+        """||Y^H Y - I||_F, or where that is beyond ``limit`` a closer bound on ||Y^H Y - I||_2."""
+        delta, e = self._residual(y)
+        beyond = e > limit
+        return self._scalars.where(beyond, self._spectral_bound(delta), e) if np.any(beyond) else e
+
+    def _spectral_bound(self, delta: Array) -> Any:
+        """||E||_2 <= ||E^2||_F^(1/2)."""
+        self._square = self.kernels.matmul(delta, delta, out=self._square)
+        return self._scalars.sqrt(self._read(self.kernels.norm(self._square)))
 
     def _passes(
         self, y: Array, out: Array, delta: Array, e: Any, tol: float, floor: float

@@ -187,18 +187,17 @@ def newton_schulz(y, tol, max_passes=25, unit=None):
     return None
 
 
-def spectral_bound(psi):
-    """1.1 x four power iterations from a seeded vector."""
-    v = np.random.default_rng(0).standard_normal((psi.shape[1], 1))
-    for _ in range(4):
-        v = H(psi) @ (psi @ v)
-        size = np.linalg.norm(v)
-        v = v / size
-    return 1.1 * np.sqrt(size)
+def capped(x, f, eta):
+    """eta, shortened where X - eta F is stretched by more than 9/4; whether it was."""
+    e = H(x - eta * f) @ (x - eta * f) - np.eye(x.shape[1])
+    bound = np.sqrt(np.linalg.norm(e @ e))
+    if np.linalg.norm(e) <= 2.25 or bound <= 2.25:
+        return eta, False
+    return eta * np.sqrt(2.25 / bound), True
 
 
 def bb_ns(fun, grad, x, steps, rtol=0.0):
-    """x and eta at every iteration of BB-NS, from a start on the manifold."""
+    """x, eta and whether it was capped at every iteration of BB-NS, from a start on the manifold."""
 
     def evaluate(x):
         g = grad(x)
@@ -208,7 +207,7 @@ def bb_ns(fun, grad, x, steps, rtol=0.0):
 
     merit, psi, normal = evaluate(x)
     scale, reference, weight, enough = abs(merit), merit, 1.0, rtol * np.linalg.norm(psi)
-    xs, etas, previous = [x], [], None
+    xs, etas, caps, previous = [x], [], [], None
     for k in range(steps):
         size = np.linalg.norm(psi)
         if size < enough:
@@ -219,8 +218,8 @@ def bb_ns(fun, grad, x, steps, rtol=0.0):
             s, y = x - previous[0], psi - previous[1]
             even = inner(s, s) / abs(inner(s, y))
             eta = even if k % 2 == 0 else abs(inner(s, y)) / inner(y, y)
-        if eta * np.sqrt(np.linalg.norm(H(psi) @ psi)) > 0.9:
-            eta = min(eta, 0.9 / min(spectral_bound(psi), size))
+        eta, was_capped = capped(x, psi, eta)
+        caps.append(was_capped)
         slack = 1e4 * 2.0**-52 * max(abs(reference), scale)
         while True:
             new = newton_schulz(x - eta * psi, min(1e-2, 0.05 * size / normal))
@@ -238,7 +237,7 @@ def bb_ns(fun, grad, x, steps, rtol=0.0):
         weight = 0.95 * weight + 1
         xs.append(x)
         etas.append(eta)
-    return xs, etas
+    return xs, etas, caps
 
 
 # -- transforms of the gradient, and POGO ------------------------------------------------------

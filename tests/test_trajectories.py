@@ -227,13 +227,13 @@ def test_the_parameter_free_landing_is_bb_ns(rng, shape, dtype, scale):
         return scale * plain_grad(x)
 
     x0 = ref.orthonormal(rng, shape, dtype)
-    expected, etas = ref.bb_ns(fun, grad, x0, steps=20)
+    expected, etas, _ = ref.bb_ns(fun, grad, x0, steps=20)
     problem = lo.Objective(fun, grad, shape=shape)
     xs, result = run(problem, x0, lo.landing(), 20)
     count = min(21, len(xs))
     assert_close(xs[:count], expected[:count], 1e-6)
     assert close_steps(result.trace["step"][1:count], etas) == count - 1
-    far, _ = ref.bb_ns(fun, grad, x0, steps=2000, rtol=1e-8)
+    far, _, _ = ref.bb_ns(fun, grad, x0, steps=2000, rtol=1e-8)
     assert len(far) < 2000
     done = lo.minimize(problem, x0, tol=1e-8)
     assert done.success
@@ -246,12 +246,8 @@ def test_the_parameter_free_landing_uses_its_cap_and_its_search(rng):
     for _ in range(20):
         fun, grad = ref.quadratic(rng, (8, 5), condition=100.0)
         x0 = ref.orthonormal(rng, (8, 5))
-        expected, etas = ref.bb_ns(fun, grad, x0, steps=15)
-        psi = [grad(x) - x @ ref.sym(ref.H(x) @ grad(x)) for x in expected]
-        capped += sum(
-            abs(eta * min(ref.spectral_bound(s), np.linalg.norm(s)) - 0.9) < 1e-12
-            for eta, s in zip(etas, psi, strict=False)
-        )
+        expected, _, caps = ref.bb_ns(fun, grad, x0, steps=15)
+        capped += sum(caps)
         xs, result = run(lo.Objective(fun, grad, shape=(8, 5)), x0, lo.landing(), 15)
         assert_close(xs, expected[: len(xs)], 1e-6)
         cut += result.nfev - result.nit - 1

@@ -197,40 +197,55 @@ class Vectors:
 
 
 class OneVector(Vectors):
-    """The same for one NumPy matrix, without the lists: solution and r, and d and h, side by side."""
+    """The same for one NumPy matrix, without the lists.
+
+    The directions are kept side by side as rows, and the solution is their combination: formed in one
+    product for many of them, where a sum that is carried along costs two passes for each.
+    """
 
     def __init__(self, space: Space, hessian: TangentHessian):
         super().__init__(space)
-        kernels, shape = self.kernels[0], (2, *space.blocks[0].inner_shape)
+        kernels, shape = self.kernels[0], space.blocks[0].inner_shape
         self.dot = kernels.dot  # type: ignore[method-assign]
-        self._state, self._dirs = kernels.empty(shape), kernels.empty(shape)
-        self._buffer = kernels.empty(shape)
-        self._coefficients = np.empty((2, 1, 1), dtype=self._state.real.dtype)
-        self._d, self._r = self._dirs[0], self._state[1]
-        hessian.leave_in(self._dirs[1])
+        rows = kernels.empty((_ROWS, *shape))
+        self._flat, self._rows = rows.reshape(_ROWS, -1), list(rows)
+        self._r, self._solution = kernels.empty(shape), kernels.empty(shape)
+        self._sizes: list[float] = []  # of the directions in the rows
+        self._begun = False
+        hessian.leave_in(self._work[0])
 
     def copy(self, u: list[Array], slot: int) -> Any:
-        target = self._r if slot else self._d
+        if slot:
+            target = self._r
+        else:
+            target, self._sizes, self._begun = self._rows[0], [], False
         target[...] = u[0]
         return target
 
     def blocks(self, u: Any) -> list[Array]:
-        return [u.copy()]
+        self._combine()
+        return [self._solution.copy()]
 
     def stepped(self, solution: Any, r: Any, d: Any, h: Any, t: Any) -> tuple[Any, Any]:
-        if solution is None:
-            solution = self._state[0]
-            solution[...] = 0.0
-        self._coefficients[0], self._coefficients[1] = t, -t
-        np.multiply(self._dirs, self._coefficients, self._buffer)
-        np.add(self._state, self._buffer, self._state)
-        return solution, r
+        self._sizes.append(t)
+        np.multiply(h, t, h)  # our own memory, until the next product
+        return self._solution, np.subtract(r, h, r)
 
     def turned(self, d: Any, beta: Any, r: Any) -> Any:
-        np.multiply(d, beta, d)
-        return np.add(d, r, d)
+        if len(self._sizes) == _ROWS:
+            self._combine()
+        following = np.multiply(d, beta, self._rows[len(self._sizes)])
+        return np.add(following, r, following)
+
+    def _combine(self) -> None:
+        """Add what the rows hold to the solution."""
+        sizes = np.array(self._sizes, dtype=self._flat.dtype)
+        part = (sizes @ self._flat[: len(sizes)]).reshape(self._solution.shape)
+        self._solution[...] = self._solution + part if self._begun else part
+        self._sizes, self._begun = [], True
 
 
+_ROWS = 16
 _FLAT = 1e-13  # of the largest curvature seen: as good as none
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,15 @@ from landingopt.estimators.full import FullRun
 from landingopt.fields import FieldRun, Form
 from landingopt.moves import Move
 from landingopt.point import Point
-from landingopt.space import Block, Space
+from landingopt.space import Space
 from landingopt.status import Status
-from landingopt.stiefel import orthonormalized
+from landingopt.stiefel import TOO_FAR, orthonormalized
 
 _CLOSE = 0.05  # of ||psi|| / ||Phi||, the distance to which a search brings its trials
-_CAP = 0.9  # eta ||F||_2: Newton–Schulz converges from X - eta F, without scaling
+
+# Of ||Y^H Y - I||_2 at Y = X - eta F, which is (eta ||F||_2)^2 for tangent F: columns turn by up to 56
+# degrees. Beyond, the quadratic model that the step comes from says little.
+_STRETCH = 2.25
 
 
 def place_start(space: Space, point: Point, x0: list[Array]) -> None:
@@ -56,7 +58,6 @@ class SearchRun:
         block = space.blocks[0]
         one = len(space.blocks) == 1 and space.scalars is FLOATS
         self._plain = one and block.stiefel and block.kernels.scalars is FLOATS
-        self._vectors: dict[str, Array] = {}  # where power iterations start
         self._started = False
         self._reference: Any = None  # what the merit of a trial is held against
         self._scale: Any = 0.0
@@ -112,10 +113,16 @@ class SearchRun:
             return self._restarted(point)
         if self.space.separable:
             return self._advance_stack(point, direction, slope, steepest)
-        eta = self._capped(self._first_trial(point, steepest), point, direction)
+        eta, self._cap = self._first_trial(point, steepest), math.inf
         for trial in range(self.recipe.max_trials):
+            if not self._plain:
+                eta = self._capped(eta, direction)
             fall = eta * slope
             finite = self._try(point, direction, eta, fall)
+            if finite is None:
+                eta = self._cap
+                fall = eta * slope
+                finite = self._try(point, direction, eta, fall)
             if not self._measured:
                 self._measure_stiffness(point, finite)
             if finite and self._accepts(point, direction, eta, fall):
@@ -133,10 +140,12 @@ class SearchRun:
         self, point: Point, direction: list[Form], slope: Any, steepest: bool
     ) -> Point:
         space, s = self.space, self.space.scalars
-        eta = self._capped(self._first_trial(point, steepest), point, direction)
+        eta = self._first_trial(point, steepest)
         waits = (self._refusals > 0) & ~np.asarray(point.restart)
         eta = s.where(waits, self._next_trial, eta)
         eta = eta if space.frozen is None else s.where(space.frozen, 0.0, eta)
+        self._cap = s.where(waits, self._cap, math.inf)
+        eta = self._capped(eta, direction)
         fall = eta * slope
         finite = self._try(point, direction, eta, fall)
         if not self._measured:
@@ -173,11 +182,16 @@ class SearchRun:
         )[0]
 
     def _try(self, point: Point, direction: list[Form], eta: Any, fall: Any) -> Any:
-        """Move and evaluate there; True (per matrix) where all went well."""
+        """Move and evaluate there; True (per matrix) where all went well; None beyond the cap."""
         new, space = self._spare, self.space
         tol = self._needed_distance(point, fall)
         if self._plain:
-            x, new_bound, delta, ok = self.moves[0].apply(direction[0], eta, new.x[0], tol)
+            limit = _STRETCH if self._cap == math.inf else math.inf
+            moved = self.moves[0].apply(direction[0], eta, new.x[0], tol, limit)
+            if moved.delta is TOO_FAR:
+                self._cap = eta * math.sqrt(_STRETCH / moved.distance)
+                return None
+            x, new_bound, delta, ok = moved
             new.place([x])
             new.distance_bound = new_bound
             if not ok:
@@ -355,82 +369,21 @@ class SearchRun:
 
     # -- the cap ------------------------------------------------------------------------------
 
-    def _capped(self, eta: Any, point: Point, direction: list[Form]) -> Any:
-        """eta with eta ||F||_2 <= 0.9: Newton–Schulz converges from X - eta F, without scaling."""
+    def _capped(self, eta: Any, direction: list[Form]) -> Any:
+        """eta, or the cap where X - eta F is too far; one NumPy matrix sees that in its move."""
         space, s = self.space, self.space.scalars
-        norms = [f.norm() for f, b in zip(direction, space.blocks) if b.stiefel]
-        if not norms:
-            self._cap = math.inf
-            return eta
-        if len(norms) == len(space.blocks):
-            frobenius = space.combine(norms)
-        else:
-            part = [b for b in space.blocks if b.stiefel]
-            frobenius = math.hypot(
-                *(
-                    float(np.sqrt(np.sum(np.square(b.kernels.host(v)[0]))))
-                    for b, v in zip(part, norms)
-                )
-            )
-        self._direction, self._frobenius = direction, frobenius
-        self._cap = s.divide(_CAP, frobenius)  # as long as no step is longer
-        if not s.any(eta > self._cap):
-            return eta
-        bound = self._gram_bound(direction)
-        enough = eta * bound <= _CAP
-        within = s.divide(_CAP, bound)
-        if not s.all(enough):
-            within = s.where(enough, within, self._spectral_cap())
-        self._cap = within
-        return s.where(enough, eta, s.minimum(eta, within))
-
-    def _gram_bound(self, direction: list[Form]) -> Any:
-        """The largest sqrt(||F^H F||_F) >= ||F||_2: one product, where that is enough."""
-
-        def bound(block: Block, unit: Array) -> Any:
-            return block.kernels.norm(block.kernels.cross(unit, unit))
-
-        return self._largest(direction, bound)
-
-    def _spectral_cap(self) -> Any:
-        """The longest step along the direction under way."""
-        s = self.space.scalars
-        spectral = s.minimum(self._spectral_norm(self._direction), self._frobenius)
-        self._cap = s.divide(_CAP, s.maximum(spectral, 1e-300))
-        return self._cap
-
-    def _spectral_norm(self, direction: list[Form]) -> Any:
-        """The largest ||F||_2, 1.1 x four power iterations from a seeded vector."""
-
-        def square(block: Block, unit: Array) -> Any:
-            kernels = block.kernels
-            v = self._vectors.get(block.name)
-            if v is None:
-                v = kernels.random((*block.batch, block.p, 1), np.random.default_rng(0))
-                self._vectors[block.name] = v
-            for _ in range(4):
-                w = kernels.matmul(unit, v)
-                v = kernels.cross(unit, w)
-                size = kernels.norm(v)
-                v = kernels.scale(v, _reciprocal(size, kernels))
-            return size
-
-        return self._largest(direction, square) * 1.1
-
-    def _largest(self, direction: list[Form], square: Callable[[Block, Array], Any]) -> Any:
-        """The largest ||F||_F sqrt(square of F / ||F||_F) over the orthogonal blocks, on the host."""
-        largest: Any = 0.0
-        for form, block in zip(direction, self.space.blocks, strict=True):
-            if block.stiefel:
-                kernels, scale = block.kernels, form.norm()
-                unit = kernels.scale(form.array(), _reciprocal(scale, kernels))
-                root = kernels.scalars.sqrt(square(block, unit))
-                value = kernels.host(scale * root)[0]
-                value = value if self.space.separable else float(np.max(value))
-                largest = self.space.scalars.maximum(largest, value)
-        return largest
-
-
-def _reciprocal(value: Any, kernels: Any) -> Any:
-    s = kernels.scalars
-    return s.divide(1.0, s.where(value > 0, value, s.full(1.0)))
+        unknown = self._cap == math.inf
+        near = (
+            eta * space.combine([f.norm() for f in direction]) <= 0.5
+        )  # the stretch is 5/4 at most
+        if s.any(unknown & ~np.asarray(near)):
+            stretch: Any = 0.0
+            for form, move in zip(direction, self.moves, strict=True):
+                measure = getattr(move, "stretch", None)
+                if measure is not None:
+                    value = measure(form, eta, _STRETCH)
+                    value = value if space.separable else float(np.max(value))
+                    stretch = s.maximum(stretch, value)
+            beyond = unknown & (stretch > _STRETCH)
+            self._cap = s.where(beyond, eta * s.sqrt(s.divide(_STRETCH, stretch)), self._cap)
+        return s.minimum(eta, self._cap)

@@ -137,8 +137,7 @@ class WolfeRun(SearchRun):
         longer = s.where(
             known & (secant > eta), s.maximum(2.0 * eta, s.minimum(secant, 10.0 * eta)), 2.0 * eta
         )
-        if s.any(longer > self._cap):
-            longer = s.minimum(longer, self._spectral_cap())
+        longer = s.minimum(longer, self._cap)
         width = self._high - self._low
         inside = s.where(known, secant, self._low + 0.5 * width)
         inside = s.maximum(self._low + 0.1 * width, s.minimum(inside, self._high - 0.1 * width))
