@@ -14,6 +14,8 @@ from landingopt import (
     moves,
     plotting,
     problems,
+    retractions,
+    samplers,
     searches,
     steps,
     stiefel,
@@ -27,11 +29,15 @@ from landingopt.methods import (
     landing_cg,
     landing_lbfgs,
     landing_newton,
+    landing_saga,
+    landing_sgd,
+    landing_svrg,
     pogo,
     pymanopt,
+    riemannian,
 )
 from landingopt.objectives import Euclidean, Objective, Stiefel
-from landingopt.observe.record import Every, LogSpaced
+from landingopt.observe.record import Every, EveryEpoch, LogSpaced
 from landingopt.observe.stop import (
     Distance,
     GradientNorm,
@@ -43,6 +49,7 @@ from landingopt.observe.stop import (
 from landingopt.observe.trace import Trace
 from landingopt.result import Result
 from landingopt.status import SolveError, Status
+from landingopt.sums import FiniteSum, LinearModelSum, Stream
 
 __version__ = "0.1.0"
 
@@ -51,7 +58,10 @@ __all__ = [
     "Distance",
     "Euclidean",
     "Every",
+    "EveryEpoch",
+    "FiniteSum",
     "GradientNorm",
+    "LinearModelSum",
     "LogSpaced",
     "MaxEpochs",
     "MaxIterations",
@@ -61,6 +71,7 @@ __all__ = [
     "SolveError",
     "Status",
     "Stiefel",
+    "Stream",
     "Target",
     "Timeout",
     "Trace",
@@ -75,12 +86,18 @@ __all__ = [
     "landing_cg",
     "landing_lbfgs",
     "landing_newton",
+    "landing_saga",
+    "landing_sgd",
+    "landing_svrg",
     "minimize",
     "moves",
     "plotting",
     "pogo",
     "problems",
     "pymanopt",
+    "retractions",
+    "riemannian",
+    "samplers",
     "searches",
     "steps",
     "stiefel",

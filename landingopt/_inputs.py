@@ -14,15 +14,17 @@ from landingopt import _xp, stiefel
 from landingopt._xp import Array
 from landingopt.methods import Method
 from landingopt.objectives import Objective, Problem, Stiefel, Variable
-from landingopt.observe.record import Every, Record
-from landingopt.observe.stop import Distance, GradientNorm, MaxIterations, check_rule
+from landingopt.observe.record import Every, EveryEpoch, Record
+from landingopt.observe.stop import Distance, GradientNorm, MaxEpochs, MaxIterations, check_rule
 from landingopt.oracle import Oracle
 from landingopt.space import Space
+from landingopt.sums import FiniteSum, Stream
 
 _KEYWORDS = (
     "tol", "stop", "record", "rng", "callback", "component", "progress", "on_failure",
 )  # fmt: skip
 _DEFAULT_LIMIT = 10_000
+_DEFAULT_EPOCHS = 20
 
 
 def unknown_keywords(unknown: dict[str, Any]) -> TypeError:
@@ -116,7 +118,8 @@ def start(problem: Problem, x0: Any, rng: np.random.Generator) -> Variable:
 def _check_like(problem: Problem, x0: Array) -> None:
     """The start and the problem's data must live together."""
     like = getattr(problem, "like", None)
-    if isinstance(problem, Objective) or like is None or not hasattr(like, "dtype"):
+    own = isinstance(problem, (Objective, FiniteSum, Stream))
+    if own or like is None or not hasattr(like, "dtype"):
         return  # a user's functions may convert at their own door
     if (
         _xp.namespace(like) is not _xp.namespace(x0)
@@ -173,15 +176,27 @@ def _describe(x: Any) -> str:
     return f"{type(x).__name__}"
 
 
-def stop_rule(stop: Any, tol: float | None, space: Space) -> tuple[Any, str]:
+def stop_rule(
+    stop: Any, tol: float | None, oracle: Oracle, stochastic: bool = False
+) -> tuple[Any, str]:
     """The rule that ends the run, and a note where a limit had to be added."""
-    unit = space.unit_roundoff
+    space, unit = oracle.space, oracle.space.unit_roundoff
+    if hasattr(oracle.problem, "grad_batch"):
+        if tol is not None:
+            raise ValueError(
+                f"tol = {tol!r} was given for a stream, whose gradient norm is not known; the run "
+                "ends with the stream, or by stop=lo.MaxIterations(...) or lo.Timeout(...)"
+            )
+        return (MaxEpochs(math.inf) if stop is None else check_rule(stop)), ""
+    if stop is None and tol is None and stochastic:
+        return MaxEpochs(_DEFAULT_EPOCHS), ""
     if stop is None:
         tolerance = max(1e-6, 100.0 * unit) if tol is None else tol
         if not (isinstance(tolerance, numbers.Real) and 0.0 <= tolerance < math.inf):
             raise ValueError(f"tol must be a number >= 0, got {tol!r}")
         distance = Distance(max(1e-8, 4.0 * unit * math.sqrt(space.size_p)))
-        return (GradientNorm(rtol=tolerance) & distance) | MaxIterations(_DEFAULT_LIMIT), ""
+        limit = MaxEpochs(_DEFAULT_EPOCHS) if stochastic else MaxIterations(_DEFAULT_LIMIT)
+        return (GradientNorm(rtol=tolerance) & distance) | limit, ""
     if tol is not None:
         raise ValueError(
             "tol is part of the default stop rule; with stop= write it there: "
@@ -190,15 +205,22 @@ def stop_rule(stop: Any, tol: float | None, space: Space) -> tuple[Any, str]:
     rule = check_rule(stop)
     if rule.limits:
         return rule, ""
+    if stochastic:
+        note = f" No limit was given, so MaxEpochs({_DEFAULT_EPOCHS}) was added."
+        return rule | MaxEpochs(_DEFAULT_EPOCHS), note
     note = f" No limit was given, so MaxIterations({_DEFAULT_LIMIT}) was added."
     return rule | MaxIterations(_DEFAULT_LIMIT), note
 
 
-def checked_record(record: Any, space: Space) -> Record:
+def checked_record(record: Any, space: Space, stochastic: bool = False) -> Record:
+    if record is None and stochastic:
+        return EveryEpoch()
     if record is None:
         return Every(50) if space.accelerator else Every(1)
     if isinstance(record, type) or not callable(getattr(record, "next", None)):
-        raise TypeError(f"record must be lo.Every(k) or lo.LogSpaced(...), got {record!r}")
+        raise TypeError(
+            f"record must be lo.Every(k), lo.EveryEpoch() or lo.LogSpaced(...), got {record!r}"
+        )
     return record
 
 
@@ -214,10 +236,58 @@ def look_at_stack(oracle: Oracle, x0: Variable) -> None:
         return
     x = _xp.readonly(_xp.copy(x0))
     with oracle.uncounted():
-        value = oracle.fun(x) if oracle.fun is not None else oracle.pair(x)[0]
+        if getattr(oracle.problem, "fun_terms", None) is not None:  # one term tells as much
+            value = oracle.problem.fun_terms(x, slice(0, 1))  # type: ignore[attr-defined]
+        else:
+            value = oracle.fun(x) if oracle.fun is not None else oracle.pair(x)[0]
     oracle._check_value(value)
     if tuple(getattr(value, "shape", ())) == oracle.space.blocks[0].batch:
         oracle.space.separate()
+
+
+def look_at_sum(oracle: Oracle, x0: Variable) -> None:
+    """Is the gradient over some terms the mean of theirs? Three are evaluated, uncounted, to see."""
+    n_terms = oracle.n_terms
+    if oracle.grad_terms is None or n_terms is None:
+        return
+    space = oracle.space
+    x = space.map(lambda a: _xp.readonly(_xp.copy(a)), x0)
+    chosen = np.unique([0, n_terms // 2, n_terms - 1])
+    with oracle.uncounted():
+        try:
+            together = [_xp.copy(g) for g in oracle.gradient_terms(x, chosen)]
+            each = [
+                [_xp.copy(g) for g in oracle.gradient_terms(x, slice(int(i), int(i) + 1))]
+                for i in chosen
+            ]
+        except IndexError as error:
+            raise ValueError(
+                f"n_terms = {n_terms}, but the gradient of the terms {chosen.tolist()} failed "
+                f"({error}): n_terms must be the number of terms that the data has"
+            ) from error
+    for i, block in enumerate(space.blocks):
+        k = block.kernels
+        mean = each[0][i]
+        for other in each[1:]:
+            mean = k.add(mean, other[i])
+        mean = k.scale(mean, 1.0 / len(each))
+        size, apart = _largest(k, mean), _largest(k, k.subtract(together[i], mean))
+        if apart > 1e4 * space.unit_roundoff * max(size, _largest(k, each[0][i])):
+            ratio = _largest(k, together[i]) / size if size else math.inf
+            hint = (
+                " It looks like their sum: divide by the number of terms"
+                if abs(ratio - len(each)) < 1e-3 * len(each)
+                else ""
+            )
+            raise ValueError(
+                f"the gradient over the terms {chosen.tolist()} is not the mean of theirs (it differs "
+                f"by {apart:.3g}, the mean's norm is {size:.3g}).{hint}; grad(x, terms) must return the "
+                "mean over terms, which may be a slice or an array of indices"
+            )
+
+
+def _largest(kernels: Any, a: Array) -> float:
+    return float(np.max(kernels.host(kernels.norm(a))[0]))
 
 
 def same(component: Any, given: Any) -> bool:

@@ -102,7 +102,7 @@ def minimize(
     x0 = inputs.start(problem, x0, generator)
     options = dict(
         tol=tol, stop=stop, record=record, callback=callback, progress=progress,
-        on_failure=on_failure,
+        on_failure=on_failure, rng=generator,
     )  # fmt: skip
     given = getattr(problem, "component", None)  # a pymanopt.Problem on rotations: +1
     if given is not None and component is not None and not inputs.same(component, given):
@@ -124,24 +124,35 @@ def minimize(
 
 
 @np.errstate(all="ignore")  # what is not finite becomes a status, not a warning
-def _loop(method: Method, oracle: Oracle, x0: list[Array], observer: Observer) -> Point:
+def _loop(
+    method: Method, oracle: Oracle, x0: list[Array], observer: Observer
+) -> tuple[Point, Method]:
     """The only loop: fill, field, stop, direction, advance."""
     space = oracle.space
-    search_recipe = method.search
-    estimator = method.estimator.start(oracle, value=search_recipe.needs_value)
+    estimator = method.estimator.start(oracle, value=method.search.needs_value)
+    observer.begin()
+    method = method.tuned(lambda: estimator.curvature(x0))
     field = method.field.start(space)
     direction = method.direction.start(space, oracle)
-    search = search_recipe.start(space, field, method.move, estimator, method.lam)
-    observer.begin()
+    search = method.search.start(space, field, method.move, estimator, method.lam)
     point = search.first(x0)
-    estimator.fill(point)
-    field(point)
-    observer.start(point)
-    while not observer(point):
-        point = search.advance(point, direction.direction(point))
+    # The gradient tells when to stop; a minibatch's does not, and k steps draw k of them.
+    ahead = not method.stochastic
+    if ahead:
         estimator.fill(point)
         field(point)
-    return point
+    observer.start(point)
+    while not observer(point):
+        if not ahead:
+            estimator.fill(point)
+            if point.status is not None:  # the stream has ended
+                continue
+            field(point)
+        point = search.advance(point, direction.direction(point))
+        if ahead:
+            estimator.fill(point)
+            field(point)
+    return point, method
 
 
 def _solve(
@@ -155,9 +166,12 @@ def _solve(
     callback: Callable[[Any], Any] | None,
     progress: bool,
     on_failure: str,
+    rng: np.random.Generator | None = None,
 ) -> Result:
     space = Space(problem.shape, problem.constraint, x0)
-    oracle = Oracle(problem, space)
+    oracle = Oracle(problem, space, rng)
+    if hasattr(problem, "grad_batch") and not getattr(method, "stochastic", False):
+        problem.grad(x0)  # type: ignore[misc] # it says what a stream is for
     if isinstance(method, Method) and method.search.needs_value and not oracle.has_value:
         raise TypeError(
             f"{method.name} reads f, and this problem has no fun; pass fun= to lo.Objective, or use "
@@ -165,11 +179,14 @@ def _solve(
         )
     if space.array and space.blocks[0].batch:
         inputs.look_at_stack(oracle, x0)
-    rule, note = inputs.stop_rule(stop, tol, space)
+    stochastic = isinstance(method, Method) and method.stochastic
+    if stochastic:
+        inputs.look_at_sum(oracle, x0)
+    rule, note = inputs.stop_rule(stop, tol, oracle, stochastic)
     observer = Observer(
         oracle,
         stop=rule,
-        record=inputs.checked_record(record, space),
+        record=inputs.checked_record(record, space, stochastic),
         callback=inputs.checked_callback(callback),
         progress=progress,
         label=getattr(method, "name", ""),
@@ -177,7 +194,7 @@ def _solve(
     blocks = [_xp.copy(x) for x in space.to_blocks(x0)]
     try:
         if isinstance(method, Method):
-            point = _loop(method, oracle, blocks, observer)
+            point, method = _loop(method, oracle, blocks, observer)
         else:
             point = method.drive(oracle, blocks, observer)
     finally:
@@ -200,7 +217,7 @@ def _result(oracle: Oracle, observer: Observer, point: Point, method: Any, note:
     feasible = measure.feasible(point) if finite else x
     user, feasible_user = space.to_user(x), space.to_user(feasible)
     fun = feasible_fun = last["fun"]
-    if oracle.has_value and finite:
+    if oracle.has_value and finite and observer.whole:
         with oracle.uncounted():
             feasible_fun = oracle.value(space.readonly(feasible_user))
     status = observer.status
@@ -242,10 +259,9 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
             for code, count in zip(codes, counts, strict=True)
         )
     first = observer.first_gradient_norm
-    text += (
-        f" ||grad|| {np.max(last['gradient_norm']):.2e} (at the start {np.max(first):.2e}), "
-        f"distance {np.max(last['distance']):.2e}."
-    )
+    if observer.whole:
+        text += f" ||grad|| {np.max(last['gradient_norm']):.2e} (at the start {np.max(first):.2e}),"
+    text += f" distance {np.max(last['distance']):.2e}."
     if observer.trace["iteration"][-1] == 0 and isinstance(status, Status) and status.success:
         text += (
             " The start itself is stationary, which saddles and maxima are too: try another start."

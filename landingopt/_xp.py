@@ -101,6 +101,14 @@ def from_host(values: np.ndarray, like: Array) -> Array:
     return xp.asarray(values.copy(), dtype=like.dtype, device=device_of(like))
 
 
+def take(x: Array, indices: np.ndarray) -> Array:
+    """Rows of ``x``; fresh."""
+    if isinstance(x, np.ndarray):
+        return x.take(indices, axis=0)
+    xp = namespace(x)
+    return xp.take(x, xp.asarray(indices, device=device_of(x)), axis=0)
+
+
 def copy(x: Array) -> Array:
     """A fresh array with the values of ``x``; C-ordered for NumPy."""
     if isinstance(x, np.ndarray):

@@ -128,6 +128,18 @@ METHODS = {
         _pogo,
         5_000,
     ),
+    "landing-sgd": Entry(
+        "minibatches of a finite sum; decreasing steps chosen at the start, or --step",
+        lambda step, lam: lo.landing_sgd(step, lam=lam),
+    ),
+    "landing-saga": Entry(
+        "variance-reduced with a table of gradients; the step is chosen at the start, or --step",
+        lambda step, lam: lo.landing_saga(step, lam=lam),
+    ),
+    "landing-svrg": Entry(
+        "variance-reduced with full gradients now and then; the step as for landing-saga",
+        lambda step, lam: lo.landing_svrg(step, lam=lam),
+    ),
     "pymanopt-sd": Entry(
         "pymanopt's steepest descent: a baseline with retractions; slow where ill-conditioned",
         _pymanopt("SteepestDescent"),
@@ -183,7 +195,7 @@ class Device(str, Enum):
 
 _ON_CPU = "landing,landing-lbfgs,landing-newton,landing-step,pymanopt-sd,pymanopt-cg,pymanopt-tr"
 _ON_CUDA = "landing,landing-step"
-_STEPPED = ("landing-step", "pogo")
+_STEPPED = ("landing-step", "pogo", "landing-sgd", "landing-saga", "landing-svrg")
 
 
 @app.command(
@@ -420,7 +432,9 @@ def solve(
         ),
     ],
     method: Annotated[str, typer.Option(help="One of `landingopt methods`.")] = "landing",
-    step: Annotated[float | None, typer.Option(help="Of landing-step and pogo.")] = None,
+    step: Annotated[
+        float | None, typer.Option(help="Of landing-step, pogo and the stochastic ones.")
+    ] = None,
     lam: Annotated[
         float | None, typer.Option(help="Of landing-step; 1/(2 step) if left out.")
     ] = None,
@@ -448,7 +462,8 @@ def solve(
     with _one_line_errors():
         if method not in _STEPPED and not (step is None and lam is None):
             raise UserError(
-                f"--step and --lam belong to --method landing-step (--step to pogo too), not to {method}"
+                "--step and --lam belong to --method landing-step and the stochastic ones (--step to "
+                f"pogo too), not to {method}"
             )
         entry = _entry(method)
         for path in (out, trace):
@@ -733,6 +748,97 @@ def _run_bench(settings: Any, csv: Path | None, figure: Path | None) -> bool:
         profile.plot_profile(records, settings.tols, figure)
         typer.echo(f"figure   {figure}")
     return all(bound.holds is not False for bound in found)
+
+
+@bench.command(
+    name="stochastic",
+    short_help="The landing against retractions, with minibatches.",
+    epilog="""\b
+Examples:
+  landingopt bench stochastic --quick
+  landingopt bench stochastic --methods landing,CholeskyQR,QR --repeats 9
+  landingopt bench stochastic --memmap 4
+""",
+)
+def bench_stochastic(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer sizes, less data: within a minute.")
+    ] = False,
+    methods: Annotated[
+        str | None, typer.Option(help="Names, comma separated.  [default: all]")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Timed runs of each method.  [default: 5; --quick 3]")
+    ] = None,
+    out: Annotated[
+        str, typer.Option(help='The measurements as CSV; "none" for none.')
+    ] = "bench_stochastic.csv",
+    plot: Annotated[
+        str, typer.Option(help='Convergence (.png, .pdf, .svg); "none" for none.')
+    ] = "bench_stochastic.png",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Exit 1 where a figure falls short of its goal, which is printed with it.",
+        ),
+    ] = False,
+    memmap: Annotated[
+        float,
+        typer.Option(min=0.0, help="Only: minibatches from a file of so many GiB, against memory."),
+    ] = 0.0,
+) -> None:
+    """Time an epoch, and the way to a loss, of the landing and of retraction methods.
+
+    Estimator, samples and step are the same for all, the step along the Euclidean-metric gradient. Times
+    are medians of interleaved runs with one BLAS thread; in parentheses, times over the landing's. An
+    epoch is N / batch steps, measured over some of them; "gradient alone" is the part that all share.
+    """
+    with _one_line_errors():
+        from landingopt.bench import defaults, solvers, stochastic
+        from landingopt.bench import memmap as memory_map
+
+        csv = None if out.lower() == "none" else _writable(Path(out))
+        figure = None if plot.lower() == "none" else _writable(Path(plot), figure=True)
+        names = list(stochastic.MOVES) if methods is None else _parts(methods, "--methods")
+        for name in names:
+            if name not in stochastic.MOVES:
+                raise UserError(f"bench stochastic runs {', '.join(stochastic.MOVES)}; not {name}")
+        repeats = repeats or (_QUICK_REPEATS if quick else 5)
+        sizes = [size for size in stochastic.SIZES if size.quick or not quick]
+
+        def say(line: str) -> None:
+            typer.echo(line, err=True)
+
+        with solvers.one_blas_thread() as warning:
+            for line in (warning, solvers.busy()):
+                if line:
+                    say(f"warning: {line}")
+            typer.echo(solvers.machine())
+            if memmap:
+                typer.echo(f"\n{memory_map.table(memory_map.measure(memmap, repeats, say))}")
+                return
+            epochs = stochastic.epochs(sizes, names, repeats, say)
+            typer.echo("\nAn epoch of minibatch steps, milliseconds.\n")
+            typer.echo(stochastic.epochs_table(epochs))
+            ways = stochastic.ways(names, repeats, quick, say)
+            typer.echo("\nTo within 1e-8 of the optimal value, relative to the start.\n")
+            typer.echo(stochastic.ways_table(ways))
+            runs = defaults.run(quick, say)
+            typer.echo("\nWithout a step: epochs to a relative gradient norm of 1e-8.\n")
+            typer.echo(defaults.table(runs))
+        typer.echo("\nMemory.\n")
+        typer.echo(f"{stochastic.memory_table(sizes)}\n")
+        found = defaults.bounds(runs, epochs)
+        for bound in found:
+            typer.echo(str(bound))
+        if figure is not None:
+            defaults.plot(runs, figure)
+            typer.echo(f"\nfigure        {figure}")
+        if csv is not None:
+            stochastic.write_csv([*epochs, *ways], csv)
+            typer.echo(f"measurements  {csv}")
+    raise typer.Exit(1 if check and not all(bound.holds for bound in found) else 0)
 
 
 # -- the command itself -----------------------------------------------------------------------

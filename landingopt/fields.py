@@ -14,6 +14,7 @@ tangent                            metric (beta)            on the manifold     
 ``Canonical()``, the papers' R     canonical (1/2)          X skew(M) + W / 2          1/2
 ``Canonical(metric_scale=1.0)``    canonical (1/2)          2 X skew(M) + W            1
 ``Euclidean()``                    Euclidean (1)            X skew(M) + W              1
+``NearTangent()``                  Euclidean (1)            X skew(M) + W              1
 ``BetaMetric(beta)``               of beta                  X skew(M) / beta + W       1
 =================================  =======================  =========================  ============
 
@@ -139,6 +140,54 @@ class Euclidean:
 
 
 @dataclass(frozen=True)
+class NearTangent:
+    """The Euclidean metric, tangent to second order in the distance: s (G - X Y); three products n p^2.
+
+    With M = X^H G and d = ||Delta||,
+
+        Y = sym(M) - sym(Delta sym(M)),    ||sym(X^H (G - X Y))|| <= d^2 ||sym(M)||:
+
+    a product n p^2 fewer than the exact terms, for tall X. What is not tangent is taken off the safe
+    step (:func:`landingopt.steps.safe_step`). For square X it is the exact left form, s skew(G X^H) X,
+    three products too.
+
+    Parameters
+    ----------
+    metric_scale : float
+        s, the multiple of the Riemannian gradient (the module's table).
+
+    Notes
+    -----
+    Cost: three products n p^2 with the move (one of them a Gram matrix) and one p^3.
+
+    References
+    ----------
+    [GAF25] for tangent terms off the manifold.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.PCA.random(30, 3, rng=0)
+    >>> method = lo.landing(step=0.2, tangent=lo.fields.NearTangent())
+    >>> lo.minimize(problem, method=method, rng=0).success
+    True
+    """
+
+    metric_scale: float = 1.0
+
+    needs_gram = True
+    order = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric_scale", _checked("metric_scale", self.metric_scale))
+
+    def coefficients(self, kernels: Any, delta: Any, cross: Array) -> tuple[Any, Array]:
+        normal = kernels.scale(kernels.sym(cross), -self.metric_scale)
+        mixed = kernels.sym(kernels.matmul(delta, normal))
+        return self.metric_scale, kernels.subtract(normal, mixed, out=normal)
+
+
+@dataclass(frozen=True)
 class BetaMetric:
     """The metric g(X Omega + V) = beta ||Omega||^2 + ||V||^2, Omega skew, X^H V = 0.
 
@@ -216,12 +265,18 @@ PSI = Euclidean(exact=False)
 class Penalty:
     """The normal term lam X Delta, the gradient of lam ||X^H X - I||^2 / 4.
 
+    Parameters
+    ----------
+    lam : float or None
+        None: 1 / (2 eta) with the first step eta, where the step is chosen at the start
+        (``lo.steps.FromCurvature``). A step then squares a small distance, as Newton–Schulz does.
+
     References
     ----------
     [AP22] eq. (6); [AVGA24] definition 2.
     """
 
-    lam: float = 1.0
+    lam: float | None = 1.0
 
     def coefficient(self, kernels: Any, delta: Array) -> Array:
         return kernels.scale(delta, self.lam)
@@ -248,6 +303,13 @@ class Field:
         return FieldRun(self)
 
 
+def _left_scale(tangent: Tangent) -> float | None:
+    """c where the tangent is 2 c skew(G X^H) X for square X."""
+    if isinstance(tangent, Canonical):
+        return tangent.metric_scale
+    return 0.5 * tangent.metric_scale if isinstance(tangent, NearTangent) else None
+
+
 class FieldRun:
     """Evaluates the field at points; the point's forms own the buffers."""
 
@@ -267,11 +329,11 @@ class FieldRun:
                 forms.append(FreeForm(block))
             elif (
                 block.n == block.p
-                and isinstance(tangent, Canonical)
+                and (scale := _left_scale(tangent)) is not None
                 and (normal is None or isinstance(normal, Penalty))
             ):
                 lam = None if normal is None else normal.lam
-                forms.append(LeftForm(block, lam, tangent.metric_scale))
+                forms.append(LeftForm(block, lam, scale))
             elif self.is_gradient:
                 forms.append(GradientForm(block))
             else:
@@ -324,7 +386,7 @@ class Form:
         return self.norm()
 
     def noise(self) -> Any:
-        """About what rounding adds to F off the tangent space."""
+        """About what rounding, and the formula, add to F off the tangent space."""
         return 0.0
 
     def moved(self, eta: Any, out: Array) -> Array:
@@ -447,9 +509,13 @@ class RightForm(_Assembled):
     def noise(self) -> Any:
         """G A and X B cancel where G is normal to the manifold, as at an optimum; u ||B|| is left.
 
-        A left form needs no such care: its K is skew to the last digit.
+        A left form needs no such care: its K is skew to the last digit. A term that is tangent to second
+        order leaves d^2 ||sym(M)|| <= 2 d^2 ||B|| more.
         """
-        return self.kernels.norm(self._tangent) * (16.0 * self.kernels.unit_roundoff)
+        share: Any = 16.0 * self.kernels.unit_roundoff
+        if getattr(self.tangent, "order", None) == 2:
+            share = share + 2.0 * self._distance * self._distance
+        return self.kernels.norm(self._tangent) * share
 
     def curve(self, t: Any) -> tuple[Array, Array, Array]:
         kernels = self.kernels

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as part
 from typing import Any, Literal
 
-from landingopt import directions, estimators, fields, moves, searches, steps
-from landingopt.estimators._common import check_base
+from landingopt import directions, estimators, fields, moves, retractions, searches, steps
+from landingopt.estimators._common import check_base, is_stochastic
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,36 @@ class Method:
     @property
     def lam(self) -> float:
         """The weight of the normal term; 0 without one."""
-        return float(getattr(self.field.normal, "lam", 0.0))
+        return float(getattr(self.field.normal, "lam", 0.0) or 0.0)
+
+    @property
+    def stochastic(self) -> bool:
+        """Does it see some terms of a finite sum at a time?"""
+        return is_stochastic(self.estimator)
+
+    def tuned(self, curvature: Callable[[], float]) -> Method:
+        """The method with numbers for what is chosen at the start; itself where nothing is."""
+        rule = getattr(self.search, "step", None)
+        step = steps.tuned(rule, curvature)
+        field = self.field
+        first = steps.first_size(step)
+        shown = f"step={first:.3g}" if step is not rule else ""
+        if isinstance(field.normal, fields.Penalty) and field.normal.lam is None:
+            if first is None:
+                raise TypeError(
+                    "Penalty(lam=None) means 1 / (2 eta) with a first step eta known at the start, and "
+                    f"{rule!r} does not tell it: pass Penalty(lam)"
+                )
+            field = replace(field, normal=fields.Penalty(0.5 / first))
+            shown += f", lam={0.5 / first:.3g}"
+        if not shown:
+            return self
+        return replace(
+            self,
+            search=replace(self.search, step=step),
+            field=field,
+            name=f"{self.name}({shown.removeprefix(', ')})",
+        )
 
 
 def _line_search(method: Method) -> bool:
@@ -101,8 +130,8 @@ _REFUSALS: list[tuple[Callable[[Method], bool], str]] = [
     (
         lambda m: _line_search(m) and getattr(m.estimator, "transforms", False),
         "LineSearch and Wolfe need the gradient of f, estimator=Full(): they compare f with the slope "
-        "along the field, which Momentum and Adam change; drop the transform, or use OpenLoop (as in "
-        "lo.landing(step=..., base=...) or lo.pogo(step, base=...))",
+        "along the field, which transforms (Momentum, Adam) and minibatches change; use OpenLoop (as in "
+        "lo.landing(step=..., base=...), lo.pogo(step, base=...) or lo.landing_sgd())",
     ),
     (
         lambda m: (
@@ -445,6 +474,277 @@ def landing_newton(memory: int = 8) -> Method:
     (True, True)
     """
     return _with_memory(directions.Newton(memory), searches.Wolfe(), "landing_newton")
+
+
+def landing_sgd(
+    step: float | Callable[[int], float] | Any | None = None,
+    *,
+    lam: float | None = None,
+    eps: float = 0.5,
+    batch_size: int | None = None,
+    sampler: Any = None,
+    momentum: float = 0.0,
+) -> Method:
+    r"""Stochastic gradient descent by landing: the field of a minibatch's gradient.
+
+        X <- X - eta_k (grad part of f_b at X + lam X (X^H X - I)).
+
+    Without a step nothing is to be tuned: eta_k = 1 / (2 L_b sqrt(1 + k / 50)) along the gradient of
+    the Euclidean metric, with the largest curvature L_b of a few minibatches, measured at the start, and
+    lam = 1 / (2 eta_0); one step for all matrices of a stack. With a step it is the algorithm of
+    [AVGA24], as in ``lo.landing(step=...)``: the step is of the papers' R, lam is 1 by default, and the
+    safe step is kept.
+
+    Parameters
+    ----------
+    step : float, function of the iteration, or step rule, optional
+        ``lo.steps.Decay``, ``Horizon``, ``Cosine``, ``StepDecay``, ... A constant one ends on a plateau.
+    lam : float, optional
+        Attraction, 1 by default; only with a step.
+    eps : float
+        Radius of the tube that the safe step keeps.
+    batch_size : int, optional
+        max(32, p) by default, and at most N / 32.
+    sampler : sampler, optional
+        ``lo.samplers.Reshuffled()`` by default.
+    momentum : float in [0, 1)
+        Heavy ball; for more, ``lo.landing(step=..., base=lo.estimators.Adam(
+        base=lo.estimators.MiniBatch(64)))``.
+
+    Returns
+    -------
+    Method
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`landing`, and for a ``batch_size`` below 1. In a run: a problem that is no finite sum
+        or stream, a batch_size beyond N, a gradient that is not the mean over its terms.
+
+    Notes
+    -----
+    A step costs, beyond the minibatch's gradient, three products p^3 (square) or n p^2 (tall; four with
+    a step). Runs end after 20 epochs unless ``stop`` or ``tol`` says otherwise.
+
+    References
+    ----------
+    [AVGA24] section 4.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.ICA.random(10, 5000, rng=0)
+    >>> result = lo.minimize(problem, method=lo.landing_sgd(), rng=0)
+    >>> result.status.name, bool(result.gradient_norm < 0.02)
+    ('MAX_EPOCHS', True)
+    """
+    estimator = estimators.MiniBatch(batch_size, *_given(sampler))
+    rule = steps.FromCurvature(0.5, power=0.5, offset=50.0)
+    return _stochastic("landing_sgd", estimator, rule, step, lam, eps, momentum)
+
+
+def landing_saga(
+    step: float | Callable[[int], float] | Any | None = None,
+    *,
+    lam: float | None = None,
+    eps: float = 0.5,
+    batch_size: int | None = None,
+    sampler: Any = None,
+    momentum: float = 0.0,
+) -> Method:
+    """SAGA by landing: variance-reduced, with a table of gradients; a constant step converges.
+
+    Without a step eta = 1 / (6 L_b) along the Euclidean-metric gradient and lam = 1 / (2 eta), L_b the
+    largest curvature of a few minibatches, measured at the start.
+
+    Parameters
+    ----------
+    step, lam, eps, batch_size, momentum
+        As in :func:`landing_sgd`.
+    sampler : sampler, optional
+        ``lo.samplers.WithReplacement()`` by default.
+
+    Returns
+    -------
+    Method
+
+    Notes
+    -----
+    The table, its size and when it is refused: :class:`landingopt.estimators.Saga`. The first pass fills
+    it: one epoch.
+
+    References
+    ----------
+    [AVGA24] section 5.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.ICA.random(10, 5000, rng=0)
+    >>> stop = lo.GradientNorm(rtol=1e-8) | lo.MaxEpochs(80)
+    >>> lo.minimize(problem, method=lo.landing_saga(), stop=stop, rng=0).success
+    True
+    """
+    estimator = estimators.Saga(batch_size, *_given(sampler))
+    rule = steps.FromCurvature(1.0 / 6.0)
+    return _stochastic("landing_saga", estimator, rule, step, lam, eps, momentum)
+
+
+def landing_svrg(
+    step: float | Callable[[int], float] | Any | None = None,
+    *,
+    lam: float | None = None,
+    eps: float = 0.5,
+    batch_size: int | None = None,
+    sampler: Any = None,
+    momentum: float = 0.0,
+) -> Method:
+    """SVRG by landing: variance-reduced, with a full gradient now and then; a constant step converges.
+
+    Without a step eta = 1 / (2 L_b) along the Euclidean-metric gradient and lam = 1 / (2 eta), L_b the
+    largest curvature of a few minibatches, measured at the start.
+
+    Parameters
+    ----------
+    step, lam, eps, batch_size, momentum
+        As in :func:`landing_sgd`; ``lo.steps.AnchorBarzilaiBorwein()`` adapts the step.
+    sampler : sampler, optional
+        ``lo.samplers.Reshuffled()`` by default.
+
+    Returns
+    -------
+    Method
+
+    Notes
+    -----
+    Anchors and the loopless variant: :class:`landingopt.estimators.Svrg`.
+
+    References
+    ----------
+    Johnson, Zhang, NeurIPS 2013; [AVGA24].
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.ICA.random(10, 5000, rng=0)
+    >>> lo.minimize(problem, method=lo.landing_svrg(), tol=1e-6, rng=0).success
+    True
+    """
+    estimator = estimators.Svrg(batch_size, *_given(sampler))
+    return _stochastic(
+        "landing_svrg", estimator, steps.FromCurvature(0.5), step, lam, eps, momentum
+    )
+
+
+def _given(sampler: Any) -> tuple[Any, ...]:
+    return () if sampler is None else (sampler,)
+
+
+def _stochastic(
+    name: str, estimator: Any, rule: Any, step: Any, lam: Any, eps: float, momentum: float
+) -> Method:
+    """The landing of an estimator: with the wanted step, or with the rule's."""
+    if momentum:
+        estimator = estimators.Momentum(momentum, base=estimator)
+        if isinstance(rule, steps.FromCurvature):  # in the long run it multiplies the step
+            rule = replace(rule, factor=rule.factor * (1.0 - momentum))
+    if step is None:
+        if lam is not None:
+            raise ValueError(
+                f"lam = {lam!r} was given without a step: without one lam is 1 / (2 eta), of the step "
+                f"chosen at the start; pass lo.{name}(step=..., lam=...), or drop lam"
+            )
+        return Method(
+            search=searches.OpenLoop(steps.Safeguarded(rule, eps)),
+            field=fields.Field(fields.NearTangent(), fields.Penalty(None)),
+            estimator=estimator,
+            name=name,
+        )
+    if isinstance(step, steps.AnchorBarzilaiBorwein):
+        if name != "landing_svrg":
+            raise ValueError(
+                f"AnchorBarzilaiBorwein steps are of anchors, which {name} has not; use "
+                "lo.landing_svrg(), or another step"
+            )
+        if lam is None:
+            factor = 1.0 - momentum
+            step = replace(step, cap=step.cap * factor, factor=step.factor * factor)
+            return _stochastic(name, estimator, step, None, None, eps, 0.0)
+    method = landing(step=step, lam=lam, eps=eps, base=estimator)
+    return replace(method, name=f"{name}(step={_shown(step)}, lam={method.lam:g})")
+
+
+def riemannian(
+    retraction: Any = None,
+    *,
+    step: float | Callable[[int], float] | Any | None = None,
+    estimator: Any = None,
+    tangent: Any = None,
+) -> Method:
+    """Riemannian gradient descent: the same steps, with a retraction for a move.
+
+        X <- Retr_X(-eta grad f(X)),
+
+    with grad f of any estimator: ``MiniBatch`` makes it R-SGD, ``Saga`` R-SAGA, ``Svrg`` R-SVRG. The
+    landing's counterparts differ in the move alone.
+
+    Parameters
+    ----------
+    retraction : retraction, optional
+        ``lo.retractions.QR()`` by default; ``CholeskyQR``, ``Polar``, ``Cayley``, ``Exponential``.
+    step : float, function of the iteration, or step rule, optional
+        Without one it is chosen at the start as in :func:`landing_svrg`: 1 / (2 L_b); of ``Saga``
+        1 / (6 L_b), of ``MiniBatch`` decreasing as in :func:`landing_sgd`.
+    estimator : estimator, optional
+        ``lo.estimators.Full()`` by default.
+    tangent : tangent of ``lo.fields``, optional
+        The Euclidean-metric gradient G - X sym(X^H G) by default; ``lo.fields.Canonical(1.0)`` is the
+        canonical metric's.
+
+    Returns
+    -------
+    Method
+
+    References
+    ----------
+    [AMS08] chapter 4; Bonnabel, IEEE Trans. Automat. Control 58, 2013, for the stochastic one; Zhang,
+    Reddi, Sra, NeurIPS 2016, for R-SVRG.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.ICA.random(10, 5000, rng=0)
+    >>> method = lo.riemannian(lo.retractions.Polar(), estimator=lo.estimators.Svrg())
+    >>> lo.minimize(problem, method=method, tol=1e-6, rng=0).success
+    True
+    """
+    retraction = retractions.QR() if retraction is None else retraction
+    estimator = _as_estimator(estimator)
+    if step is None:
+        rule: Any = _default_rule(estimator)
+    else:
+        rule = as_step(step)
+    name = type(retraction).__name__
+    return Method(
+        search=searches.OpenLoop(rule),
+        field=fields.Field(fields.PSI if tangent is None else tangent, normal=None),
+        move=retraction,
+        estimator=estimator,
+        name=f"riemannian({name}{_suffix_of(estimator)})",
+    )
+
+
+def _default_rule(estimator: Any) -> Any:
+    """The step that is chosen at the start, for what the estimator is in the end."""
+    while hasattr(estimator, "base"):
+        estimator = estimator.base
+    if isinstance(estimator, estimators.MiniBatch):
+        return steps.FromCurvature(0.5, power=0.5, offset=50.0)
+    return steps.FromCurvature(1.0 / 6.0 if isinstance(estimator, estimators.Saga) else 0.5)
+
+
+def _suffix_of(estimator: Any) -> str:
+    return "" if estimator == estimators.Full() else f", {type(estimator).__name__}"
 
 
 def as_step(step: Any) -> Any:

@@ -121,16 +121,7 @@ class Objective:
         value_and_gradient: Callable[[Variable], tuple[Any, Variable]] | None = None,
         like: Array | None = None,
     ):
-        for name, function in {
-            "fun": fun,
-            "grad": grad,
-            "hessp": hessp,
-            "value_and_gradient": value_and_gradient,
-        }.items():
-            if function is not None and not callable(function):
-                raise TypeError(
-                    f"{name} must be a function, got {type(function).__name__}: {function!r:.60}"
-                )
+        checked_functions(fun=fun, grad=grad, hessp=hessp, value_and_gradient=value_and_gradient)
         if grad is None and value_and_gradient is None:
             raise TypeError(
                 "a gradient is needed: pass grad, or value_and_gradient, or let a library build it: "
@@ -138,8 +129,8 @@ class Objective:
             )
         self.fun, self.grad, self.hessp = fun, grad, hessp
         self.value_and_gradient = value_and_gradient
-        self.shape = _checked_shape(shape)
-        self.constraint = _checked_constraint(constraint, self.shape)
+        self.shape = checked_shape(shape)
+        self.constraint = checked_constraint(constraint, self.shape)
         self.like = like
 
     def __repr__(self) -> str:
@@ -148,13 +139,22 @@ class Objective:
         return f"Objective({given}, shape={self.shape})"
 
 
+def checked_functions(**functions: Any) -> None:
+    """Functions or None, or an error that says what was given."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(
+                f"{name} must be a function, got {type(function).__name__}: {function!r:.60}"
+            )
+
+
 def _is_shape(shape: Any) -> bool:
     return isinstance(shape, tuple) and all(
         hasattr(size, "__index__") and not isinstance(size, bool) for size in shape
     )
 
 
-def _checked_shape(shape: Any) -> Shapes:
+def checked_shape(shape: Any) -> Shapes:
     if isinstance(shape, list) and all(hasattr(size, "__index__") for size in shape):
         shape = tuple(shape)
     if _is_shape(shape) and shape:
@@ -163,16 +163,16 @@ def _checked_shape(shape: Any) -> Shapes:
             raise ValueError(f"every size in shape must be at least 1, got {sizes}")
         return sizes
     if isinstance(shape, Mapping) and shape:
-        return {name: _checked_shape(block) for name, block in shape.items()}
+        return {name: checked_shape(block) for name, block in shape.items()}
     if isinstance(shape, tuple) and shape and all(_is_shape(block) for block in shape):
-        return tuple(_checked_shape(block) for block in shape)
+        return tuple(checked_shape(block) for block in shape)
     raise TypeError(
         "shape must be a tuple of integers such as (n, p), or a dict or tuple of such tuples for a "
         f"product of blocks; got {shape!r}"
     )
 
 
-def _checked_constraint(constraint: Any, shape: Shapes) -> Any:
+def checked_constraint(constraint: Any, shape: Shapes) -> Any:
     if constraint is None:
         constraint = Stiefel()
     if isinstance(shape, Mapping):
@@ -182,16 +182,16 @@ def _checked_constraint(constraint: Any, shape: Shapes) -> Any:
                     f"constraint names the blocks {sorted(constraint)}, shape {sorted(shape)}; "
                     "give one constraint for each block"
                 )
-            return {name: _checked_constraint(constraint[name], shape[name]) for name in shape}
-        return {name: _checked_constraint(constraint, block) for name, block in shape.items()}
+            return {name: checked_constraint(constraint[name], shape[name]) for name in shape}
+        return {name: checked_constraint(constraint, block) for name, block in shape.items()}
     if not _is_shape(shape):
         if isinstance(constraint, tuple):
             if len(constraint) != len(shape):
                 raise ValueError(
                     f"{len(constraint)} constraints were given for {len(shape)} blocks"
                 )
-            return tuple(_checked_constraint(c, s) for c, s in zip(constraint, shape, strict=True))
-        return tuple(_checked_constraint(constraint, block) for block in shape)
+            return tuple(checked_constraint(c, s) for c, s in zip(constraint, shape, strict=True))
+        return tuple(checked_constraint(constraint, block) for block in shape)
     if isinstance(constraint, type) and issubclass(constraint, (Stiefel, Euclidean)):
         raise TypeError(
             f"constraint must be an instance: write lo.{constraint.__name__}() with parentheses"

@@ -15,16 +15,24 @@ from landingopt import _xp
 from landingopt._xp import Array
 from landingopt.objectives import Problem, Variable
 from landingopt.point import Point
+from landingopt.samplers import Terms, count
 from landingopt.space import Space
 
 
 @dataclass
 class Counts:
-    """Evaluations of f, of its gradient, and of Hessian products."""
+    """Evaluations of f, of its gradient (also of a part of it), and of Hessian products."""
 
     nfev: int = 0
     njev: int = 0
     nhev: int = 0
+    minibatches: int = 0  # how many of njev were of some terms of a sum
+    terms: int = 0  # of single terms in them
+
+    def epoch(self, n_terms: int | None) -> float:
+        """Full gradients, and gradients of single terms over N."""
+        partly = self.terms / n_terms if n_terms else 0.0
+        return self.njev - self.minibatches + partly
 
 
 class Oracle:
@@ -34,8 +42,11 @@ class Oracle:
     ``metric_counts``, so that what an observer measures is never charged to a method.
     """
 
-    def __init__(self, problem: Problem, space: Space):
+    def __init__(self, problem: Problem, space: Space, rng: np.random.Generator | None = None):
         self.problem, self.space = problem, space
+        self.rng = np.random.default_rng() if rng is None else rng
+        self.n_terms: int | None = getattr(problem, "n_terms", None)
+        self.grad_terms = getattr(problem, "grad_terms", None)
         self.fun, self.grad = problem.fun, problem.grad
         self.both = problem.value_and_gradient
         self.hessp = problem.hessp
@@ -125,6 +136,25 @@ class Oracle:
             raise TypeError("this problem has no hessp; pass hessp= to lo.Objective")
         self._charged.nhev += 1
         return self.hessp(x, v)
+
+    # -- of a sum -----------------------------------------------------------------------------
+
+    def epoch(self) -> float:
+        """The work so far in full gradients."""
+        return self.counts.epoch(self.n_terms)
+
+    def charge(self, gradients: int, terms: int) -> None:
+        """Count gradients of some terms of the sum."""
+        charged = self._charged
+        charged.njev += gradients
+        charged.minibatches += gradients
+        charged.terms += terms
+
+    def gradient_terms(self, x: Variable, terms: Terms) -> list[Array]:
+        """The mean gradient over these terms at a user's x, as blocks; the user's memory."""
+        assert self.grad_terms is not None
+        self.charge(1, count(terms))
+        return self.checked(self.grad_terms(x, terms))
 
     # -- what came back -----------------------------------------------------------------------
 

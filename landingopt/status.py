@@ -20,6 +20,7 @@ class Status(IntEnum):
     NONFINITE = 7
     LEFT_TUBE = 8
     EXTERNAL = 9
+    STREAM_ENDED = 10
 
     def __str__(self) -> str:
         return self.name
@@ -55,6 +56,7 @@ _MESSAGES = {
         "The iterate left the neighbourhood of the manifold in which the landing is attracted to it: "
         "the step is too long. Use a smaller one, or a safe step (lo.steps.Safeguarded)."
     ),
+    Status.STREAM_ENDED: "The stream of batches has ended.",
     Status.EXTERNAL: "The external solver stopped by a rule of its own.",
 }
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -54,12 +54,19 @@ class Context:
         sqrt of the number of columns: the length of a step that turns every column by one radian.
     accelerator : bool
         Reading a number back costs a synchronisation.
+    epoch : function
+        The work so far, in full gradients.
+    anchor_pair : function
+        Of variance-reduced methods with anchors: (<s, s>, <s, y>, m) of the last two, m steps apart, or
+        None.
     """
 
     numbers: Numbers
     lam: float = 0.0
     first_size: float = 1.0
     accelerator: bool = False
+    epoch: Callable[[], float] = float
+    anchor_pair: Callable[[], tuple[float, float, int] | None] = lambda: None
 
 
 def check_step(value: Any, what: str = "step") -> float:
@@ -158,6 +165,271 @@ class Schedule:
         if isinstance(k, np.ndarray):  # of each matrix in a stack
             return np.array([self.size(int(each), point) for each in k.flat]).reshape(k.shape)
         return check_step(self.function(k), f"the schedule's value at iteration {k}")
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """eta = step / sqrt(T), fixed in advance for a run of T iterations: SGD's O(1/sqrt T).
+
+    References
+    ----------
+    [AVGA24] theorem on SGD.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> lo.steps.Horizon(0.5, iterations=400).size(0, None)
+    0.025
+    """
+
+    step: float
+    iterations: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", check_step(self.step))
+        if not self.iterations >= 1:
+            raise ValueError(f"iterations must be at least 1, got {self.iterations!r}")
+
+    def start(self, context: Context) -> Horizon:
+        return self
+
+    def size(self, k: int, point: Point) -> float:
+        return self.step / math.sqrt(self.iterations)
+
+
+Unit = Literal["epoch", "iteration"]
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """From ``step`` to ``final`` along half a cosine, over ``length`` epochs; then ``final``.
+
+    eta = final + (step - final) (1 + cos(pi t / length)) / 2, t what has been done of ``length``.
+
+    Parameters
+    ----------
+    step, final : float
+    length : float
+        Epochs, or iterations.
+    by : "epoch" or "iteration"
+        An epoch is the work of a full gradient, as in the trace.
+    warmup : float
+        The first part of ``length``, in which eta rises in proportion to t from step / 100.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> rule = lo.steps.Cosine(0.1, length=100, by="iteration").start(None)
+    >>> [round(rule.size(k, None), 3) for k in (0, 50, 100, 150)]
+    [0.1, 0.05, 0.0, 0.0]
+    """
+
+    step: float
+    length: float
+    final: float = 0.0
+    by: Unit = "epoch"
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", check_step(self.step))
+        object.__setattr__(self, "length", check_step(self.length, "length"))
+        _check_unit(self.by)
+        if not 0.0 <= self.final <= self.step:
+            raise ValueError(f"final must lie in [0, step], got {self.final!r}")
+        if not 0.0 <= self.warmup < self.length:
+            raise ValueError(f"warmup must lie in [0, length), got {self.warmup!r}")
+
+    def start(self, context: Context) -> _TimedRun:
+        return _TimedRun(self.value, self.by, context)
+
+    def value(self, t: float) -> float:
+        """eta after t epochs (iterations)."""
+        if t < self.warmup:
+            return self.step * max(0.01, t / self.warmup)
+        done = min(1.0, (t - self.warmup) / (self.length - self.warmup))
+        return self.final + (self.step - self.final) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """``step``, multiplied by ``factor`` at each milestone.
+
+    Parameters
+    ----------
+    step, factor : float
+    at : tuple of numbers
+        Rising: epochs, or iterations.
+    by : "epoch" or "iteration"
+        An epoch is the work of a full gradient, as in the trace.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> rule = lo.steps.StepDecay(0.1, at=(30, 50)).start(lo.steps.Context(None, epoch=lambda: 40.0))
+    >>> round(rule.size(0, None), 12)
+    0.01
+    """
+
+    step: float
+    at: tuple[float, ...]
+    factor: float = 0.1
+    by: Unit = "epoch"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", check_step(self.step))
+        object.__setattr__(self, "factor", check_step(self.factor, "factor"))
+        object.__setattr__(self, "at", tuple(float(t) for t in self.at))
+        _check_unit(self.by)
+        if not self.at or any(b <= a for a, b in zip((0.0, *self.at), self.at)):
+            raise ValueError(f"at needs rising positive milestones, got {self.at}")
+
+    def start(self, context: Context) -> _TimedRun:
+        return _TimedRun(self.value, self.by, context)
+
+    def value(self, t: float) -> float:
+        """eta after t epochs (iterations)."""
+        return self.step * self.factor ** sum(t >= milestone for milestone in self.at)
+
+
+def _check_unit(by: Any) -> None:
+    if by not in ("epoch", "iteration"):
+        raise ValueError(f'by must be "epoch" or "iteration", got {by!r}')
+
+
+class _TimedRun:
+    """A schedule in epochs, or in iterations."""
+
+    __slots__ = ("value", "epoch")
+
+    def __init__(self, value: Callable[[float], float], by: Unit, context: Context):
+        self.value = value
+        self.epoch = context.epoch if by == "epoch" else None
+
+    def size(self, k: int, point: Point) -> float:
+        return self.value(float(k) if self.epoch is None else self.epoch())
+
+
+@dataclass(frozen=True)
+class FromCurvature:
+    """eta_k = factor / L_b / (1 + k / offset)^power, with L_b measured at the start.
+
+    L_b is the largest curvature of f over a few minibatches (of f itself with the full gradient), by
+    power iterations with differences of gradients, which are counted. Steps are of a field of metric
+    scale 1.
+
+    References
+    ----------
+    Of SVRG's 1/(2 L_b): Johnson, Zhang, NeurIPS 2013.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> lo.steps.FromCurvature(0.5).tuned(100.0)
+    Constant(step=0.005)
+    """
+
+    factor: float = 0.5
+    power: float = 0.0
+    offset: float = 50.0
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "offset"):
+            object.__setattr__(self, name, check_step(getattr(self, name), name))
+        if not 0.0 <= self.power < math.inf:
+            raise ValueError(f"power must be at least 0, got {self.power!r}")
+
+    def tuned(self, curvature: float) -> Constant | Decay:
+        """The rule with numbers."""
+        step = check_step(self.factor / check_step(curvature, "curvature"), "factor / L_b")
+        return Decay(step, self.power, self.offset) if self.power else Constant(step)
+
+    def start(self, context: Context) -> Any:
+        raise TypeError("FromCurvature has no number yet: tuned(curvature) gives the rule that has")
+
+
+@dataclass(frozen=True)
+class AnchorBarzilaiBorwein:
+    """Barzilai–Borwein steps for SVRG, min(cap / L_b, factor <s, s> / (m |<s, y>|)).
+
+    s and y are the changes of X and of the gradient between the last two anchors, and m is the number of
+    steps between them. Until there are two, cap / L_b. Without the cap it diverges where the anchors
+    happen to differ along flat directions.
+
+    Parameters
+    ----------
+    cap, factor : float
+    curvature : float, optional
+        L_b; measured at the start, as by :class:`FromCurvature`, by default.
+
+    References
+    ----------
+    Tan, Ma, Dai, Qian, Barzilai–Borwein step size for stochastic gradient descent, NeurIPS 2016.
+
+    Examples
+    --------
+    >>> import landingopt as lo
+    >>> problem = lo.problems.ICA.random(8, 4000, rng=0)
+    >>> method = lo.landing_svrg(lo.steps.AnchorBarzilaiBorwein())
+    >>> lo.minimize(problem, method=method, tol=1e-4, rng=0).success
+    True
+    """
+
+    cap: float = 0.5
+    factor: float = 2.0
+    curvature: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("cap", "factor"):
+            object.__setattr__(self, name, check_step(getattr(self, name), name))
+        if self.curvature is not None:
+            object.__setattr__(self, "curvature", check_step(self.curvature, "curvature"))
+
+    def tuned(self, curvature: float) -> AnchorBarzilaiBorwein:
+        """The rule with L_b, where it has none of its own."""
+        return self if self.curvature is not None else replace(self, curvature=curvature)
+
+    def start(self, context: Context) -> _AnchorRun:
+        if self.curvature is None:
+            raise TypeError("AnchorBarzilaiBorwein has no L_b yet: pass curvature=")
+        return _AnchorRun(self.cap / self.curvature, self.factor, context)
+
+    @property
+    def step(self) -> float | None:
+        """The first one."""
+        return None if self.curvature is None else self.cap / self.curvature
+
+
+class _AnchorRun:
+    __slots__ = ("longest", "factor", "_pair", "_known", "_step")
+
+    def __init__(self, longest: float, factor: float, context: Context):
+        self.longest, self.factor, self._pair = longest, factor, context.anchor_pair
+        self._known: Any = None
+        self._step = longest
+
+    def size(self, k: int, point: Point) -> float:
+        pair = self._pair()
+        if pair is not None and pair is not self._known:
+            self._known = pair
+            ss, sy, m = pair
+            if ss > 0.0 and sy != 0.0 and math.isfinite(ss) and math.isfinite(sy):
+                self._step = min(self.longest, self.factor * ss / (m * abs(sy)))
+        return self._step
+
+
+def tuned(rule: Any, curvature: Callable[[], float]) -> Any:
+    """The rule with its numbers, measured where it has none; itself where it needs none."""
+    if isinstance(rule, Safeguarded):
+        inner = tuned(rule.rule, curvature)
+        return rule if inner is rule.rule else replace(rule, rule=inner)
+    if not hasattr(rule, "tuned") or getattr(rule, "curvature", None) is not None:
+        return rule
+    return rule.tuned(curvature())
+
+
+def first_size(rule: Any) -> float | None:
+    """The first step of a rule with numbers; None where it does not tell."""
+    return first_size(rule.rule) if isinstance(rule, Safeguarded) else getattr(rule, "step", None)
 
 
 @dataclass(frozen=True)

@@ -23,3 +23,26 @@ def check_decay(name: str, value: Any) -> float:
     if not 0.0 <= number < 1.0:
         raise ValueError(f"{name} must be a number in [0, 1), got {value!r}")
     return number
+
+
+class Around:
+    """What the run of a transform hands on from its base."""
+
+    __slots__ = ()
+
+    base: Any
+
+    def epoch(self) -> float:
+        return self.base.epoch()
+
+    def curvature(self, x: Any) -> float:
+        return self.base.curvature(x)
+
+    def anchor_pair(self) -> Any:
+        ask = getattr(self.base, "anchor_pair", None)
+        return None if ask is None else ask()
+
+
+def is_stochastic(estimator: Any) -> bool:
+    """Does it see some of the terms at a time?"""
+    return bool(getattr(estimator, "stochastic", False))

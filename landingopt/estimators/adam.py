@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from landingopt._xp import Array
-from landingopt.estimators._common import check_base, check_decay
+from landingopt.estimators._common import Around, check_base, check_decay, is_stochastic
 from landingopt.estimators.full import Full
 from landingopt.oracle import Oracle
 from landingopt.point import Point
@@ -80,6 +80,10 @@ class Adam:
 
     transforms = True
 
+    @property
+    def stochastic(self) -> bool:
+        return is_stochastic(self.base)
+
     def __post_init__(self) -> None:
         for name in ("beta1", "beta2"):
             object.__setattr__(self, name, check_decay(name, getattr(self, name)))
@@ -96,7 +100,7 @@ class Adam:
         return AdamRun(self, oracle, value)
 
 
-class AdamRun:
+class AdamRun(Around):
     """``_root`` holds sqrt(v), a number for each matrix; ``_count`` is t."""
 
     __slots__ = ("base", "recipe", "kernels", "_momentum", "_estimate", "_root", "_count")
@@ -114,6 +118,8 @@ class AdamRun:
         if point.estimate is not None:
             return
         self.base.fill(point)
+        if point.status is not None:  # the stream has ended
+            return
         self._count += 1
         with np.errstate(all="ignore"):  # what is not finite becomes a status, not a warning
             for i, gradient in enumerate(point.followed):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from landingopt._xp import Array
-from landingopt.estimators._common import check_base, check_decay
+from landingopt.estimators._common import Around, check_base, check_decay, is_stochastic
 from landingopt.estimators.full import Full
 from landingopt.oracle import Oracle
 from landingopt.point import Point
@@ -71,6 +71,10 @@ class Momentum:
 
     transforms = True
 
+    @property
+    def stochastic(self) -> bool:
+        return is_stochastic(self.base)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "beta", check_decay("beta", self.beta))
         check_base(self.base)
@@ -79,7 +83,7 @@ class Momentum:
         return MomentumRun(self, oracle, value)
 
 
-class MomentumRun:
+class MomentumRun(Around):
     __slots__ = ("base", "beta", "nesterov", "kernels", "_momentum", "_ahead", "_started")
 
     def __init__(self, recipe: Momentum, oracle: Oracle, value: bool):
@@ -97,6 +101,8 @@ class MomentumRun:
         if point.estimate is not None:
             return
         self.base.fill(point)
+        if point.status is not None:  # the stream has ended
+            return
         with np.errstate(all="ignore"):  # what is not finite becomes a status, not a warning
             for i, (kernels, gradient) in enumerate(zip(self.kernels, point.followed, strict=True)):
                 self._momentum[i] = self._sum(kernels, self._momentum[i], gradient)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from landingopt._xp import Array
-from landingopt.estimators._common import check_base
+from landingopt.estimators._common import Around, check_base, is_stochastic
 from landingopt.estimators.full import Full
 from landingopt.oracle import Oracle
 from landingopt.point import Point
@@ -45,6 +45,10 @@ class Tangent:
 
     transforms = True
 
+    @property
+    def stochastic(self) -> bool:
+        return is_stochastic(self.base)
+
     def __post_init__(self) -> None:
         check_base(self.base)
 
@@ -52,7 +56,7 @@ class Tangent:
         return TangentRun(self, oracle, value)
 
 
-class TangentRun:
+class TangentRun(Around):
     __slots__ = ("base", "blocks", "_small", "_estimate")
 
     def __init__(self, recipe: Tangent, oracle: Oracle, value: bool):
@@ -69,6 +73,8 @@ class TangentRun:
         if point.estimate is not None:
             return
         self.base.fill(point)
+        if point.status is not None:  # the stream has ended
+            return
         followed = point.followed
         with np.errstate(all="ignore"):  # what is not finite becomes a status, not a warning
             for i, (block, x, gradient) in enumerate(zip(self.blocks, point.x, followed)):

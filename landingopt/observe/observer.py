@@ -15,7 +15,7 @@ from landingopt.observe.clock import Clock
 from landingopt.observe.measure import ESTIMATE_BELOW, Measure
 from landingopt.observe.progress import Progress
 from landingopt.observe.record import Record
-from landingopt.observe.stop import RUNNING, deadline, first_code, threshold
+from landingopt.observe.stop import RUNNING, deadline, epoch_limit, first_code, threshold
 from landingopt.observe.trace import COLUMNS, Trace
 from landingopt.oracle import Oracle
 from landingopt.point import Point
@@ -37,11 +37,13 @@ class Row:
     first_gradient_norm : float or array
         At the first point on the manifold.
     full : bool
-        At a checkpoint: everything is measured. Elsewhere only what the step left is known.
+        At a checkpoint: everything is measured (without ``EveryEpoch(full=False)``). Elsewhere only what
+        the step left is known.
     """
 
     def __init__(self, observer: Observer, point: Point, full: bool):
         self._observer, self._point, self.full = observer, point, full
+        self._measured = full and observer.whole
         self.scalars = observer.space.scalars
         self._values: dict[str, Any] = {}
         self.iteration = point.iteration
@@ -54,7 +56,7 @@ class Row:
 
     @property
     def epoch(self) -> float:
-        return float(self.njev)
+        return self._observer.oracle.epoch()
 
     @property
     def wall(self) -> float:
@@ -75,7 +77,7 @@ class Row:
 
     @property
     def gradient_norm(self) -> Any:
-        if self.full:
+        if self._measured:
             return self._observer.measure.gradient_norm(self._point)
         return self._point.gradient_norm
 
@@ -87,11 +89,11 @@ class Row:
 
     @property
     def fun(self) -> Any:
-        return self._observer.measure.fun(self._point) if self.full else self._point.fun
+        return self._observer.measure.fun(self._point) if self._measured else self._point.fun
 
     @property
     def feasible_fun(self) -> Any:
-        if not self.full:
+        if not self._measured:
             return self._known_feasible_fun()
         return self._cached(
             "feasible_fun",
@@ -144,9 +146,15 @@ class Observer:
         self.measure = Measure(oracle)
         self.trace = Trace((*COLUMNS, *record.metrics))
         self.clock = Clock(self.space.like)
-        self._bar = Progress(label, stop.limit()) if progress else None
-        self._next = 0
+        self._bar = Progress(label, stop.limit(), epoch_limit(stop)) if progress else None
+        self._next: float = 0
         self._limit = stop.limit()
+        # Epochs matter where a rule or the record speaks of them.
+        self._next_epoch = math.inf
+        self._epoch_limit = epoch_limit(stop)
+        self._by_epoch = self._epoch_limit < math.inf or hasattr(record, "next_epoch")
+        # Is f measured as a whole? Of a stream it cannot be.
+        self.whole = getattr(record, "full", True) and not hasattr(oracle.problem, "grad_batch")
         self._timed = _has_timeout(stop)
         self._deadline = deadline(stop)
         self._above = math.inf  # nothing is met before the limit at gradient norms above this
@@ -165,6 +173,11 @@ class Observer:
 
     def start(self, point: Point) -> None:
         """Measure the reference gradient norm, at the first point on the manifold; off the clock."""
+        if not self.whole:
+            self.first_gradient_norm = math.nan
+            if self.space.separable:
+                self.status = np.full(self.space.batch, RUNNING)
+            return
         self.clock.pause()
         reference = point
         if np.max(self.measure.distance(point)) > 1e-8:
@@ -194,11 +207,18 @@ class Observer:
             and self._above < math.inf
             and self._above < norm < math.inf
             and not (self._timed and self.clock.wall() >= self._deadline)
+            and not self._by_epoch
         ):
             return False
         checkpoint = iteration >= self._next
+        limit = False
+        if self._by_epoch:
+            epoch = self.oracle.epoch() + 1e-9
+            checkpoint = checkpoint or epoch >= self._next_epoch
+            limit = epoch >= self._epoch_limit
         if not (
             checkpoint
+            or limit
             or norm is not None
             or iteration >= self._limit
             or point.status is not None
@@ -212,15 +232,26 @@ class Observer:
         over = self._over()
         if checkpoint or over:
             self.clock.pause()
-            row = row if checkpoint else Row(self, point, True)
+            row = row if checkpoint else self._last_row(point)
             if self.last.get("iteration") == point.iteration:  # a search that failed, and stayed
                 self.trace.amend({name: getattr(row, name) for name in _GROWING})
             else:
                 over = self._checkpoint(row, point, over) or over
             self._next = self.record.next(point.iteration)
+            if hasattr(self.record, "next_epoch"):
+                self._next_epoch = self.record.next_epoch(self.oracle.epoch() + 1e-9)
             if not over:
                 self.clock.resume()
         return over
+
+    def _last_row(self, point: Point) -> Row:
+        """The last row, measured; a limit that ends a run where the rule is met too says so."""
+        row = Row(self, point, True)
+        if isinstance(self.status, Status) and self.status in _LIMITS and self.whole:
+            code = self.stop.verdict(row)
+            if isinstance(code, int) and code != RUNNING:
+                self.status = Status(code)
+        return row
 
     def _over(self) -> bool:
         if self.space.separable:
@@ -242,21 +273,22 @@ class Observer:
         """The first code that applies: the search's own, broken numbers, the stop rule, rounding."""
         code: Any = RUNNING if point.status is None else point.status
         norm = row.gradient_norm
-        if norm is not None:
+        if norm is not None or row.full:
             code = first_code(code, self._broken(row, norm, row.distance))
         code = first_code(code, self.stop.verdict(row))
-        if norm is not None and not _settled(code):
+        if norm is not None and self.whole and not _settled(code):
             code = first_code(code, self._rounding(row, point))
         return code
 
     def _broken(self, row: Row, norm: Any, distance: Any) -> Any:
         """NONFINITE, LEFT_TUBE or RUNNING."""
         s = self.space.scalars
-        bad = (not s.isfinite(norm)) if isinstance(norm, float) else ~s.isfinite(norm)
-        bad = bad | (distance != distance)
+        bad = distance != distance
+        if norm is not None:
+            bad = bad | ((not s.isfinite(norm)) if isinstance(norm, float) else ~s.isfinite(norm))
         if row.full:
             fun = row.fun
-            if self.oracle.has_value:
+            if self.oracle.has_value and fun is not None:
                 bad = bad | ~np.isfinite(fun)
             far = distance > _TUBE
             if np.any(far):
@@ -270,6 +302,7 @@ class Observer:
     def _checkpoint(self, row: Row, point: Point, over: bool) -> bool:
         """Record the row, run the callback and the bar; True when the callback stops the run."""
         values = {name: getattr(row, name) for name in COLUMNS}
+        values = {name: math.nan if v is None else v for name, v in values.items()}
         with np.errstate(**self._errstate):
             for name, metric in self.record.metrics.items():
                 values[name] = _on_host(metric(row.x))
@@ -316,6 +349,8 @@ def _on_host(value: Any) -> Any:
     host = np.asarray(value) if isinstance(value, np.generic) else _xp.to_host(value)
     return host.item() if host.ndim == 0 else host
 
+
+_LIMITS = (Status.MAX_ITERATIONS, Status.MAX_EPOCHS, Status.TIMEOUT)
 
 # What grows while the iterate stays.
 _GROWING = ("epoch", "seconds", "nfev", "njev")

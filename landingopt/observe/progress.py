@@ -11,24 +11,28 @@ import numpy as np
 class Progress:
     """Iterations done, and the quantities that the run is watched by."""
 
-    def __init__(self, label: str, limit: float):
+    def __init__(self, label: str, limit: float, epochs: float = math.inf):
         from tqdm import tqdm
 
+        self._epochs = math.isfinite(epochs) and not math.isfinite(limit)
+        limit = epochs if self._epochs else limit
         self._bar = tqdm(
             total=int(limit) if math.isfinite(limit) else None,
             desc=label or None,
-            unit="it",
+            unit="epoch" if self._epochs else "it",
             dynamic_ncols=True,
             mininterval=0.2,
         )
 
     def update(self, row: Any) -> None:
-        self._bar.n = row.iteration
-        self._bar.set_postfix_str(
-            f"f {np.max(row.fun):.6g}  |grad| {np.max(row.gradient_norm):.1e}  "
-            f"distance {np.max(row.distance):.1e}",
-            refresh=False,
-        )
+        self._bar.n = round(row.epoch, 2) if self._epochs else row.iteration
+        known = {
+            "f {:.6g}": row.fun,
+            "|grad| {:.1e}": row.gradient_norm,
+            "distance {:.1e}": row.distance,
+        }
+        text = [form.format(np.max(value)) for form, value in known.items() if value is not None]
+        self._bar.set_postfix_str("  ".join(text), refresh=False)
         self._bar.update(0)
 
     def close(self) -> None:

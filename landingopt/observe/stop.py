@@ -66,6 +66,12 @@ def deadline(rule: Any) -> float:
     return math.inf if tell is None else tell()
 
 
+def epoch_limit(rule: Any) -> float:
+    """The number of epochs from which ``rule`` may be met whatever else is known."""
+    tell = getattr(rule, "epoch_limit", None)
+    return math.inf if tell is None else tell()
+
+
 def check_rule(rule: Any) -> Any:
     """``rule`` itself, or an error that says what a stop rule is."""
     if isinstance(rule, type) and _is_rule(rule):
@@ -185,6 +191,9 @@ class MaxEpochs(_Joinable):
     def limit(self) -> float:
         return math.inf
 
+    def epoch_limit(self) -> float:
+        return self.epochs
+
 
 @dataclass(frozen=True)
 class Timeout(_Joinable):
@@ -235,6 +244,9 @@ class Any_(_Joinable):
     def deadline(self) -> float:
         return min(deadline(self.first), deadline(self.second))
 
+    def epoch_limit(self) -> float:
+        return min(epoch_limit(self.first), epoch_limit(self.second))
+
     def __repr__(self) -> str:
         return f"{self.first!r} | {self.second!r}"
 
@@ -270,6 +282,9 @@ class All_(_Joinable):
 
     def deadline(self) -> float:
         return max(deadline(self.first), deadline(self.second))
+
+    def epoch_limit(self) -> float:
+        return max(epoch_limit(self.first), epoch_limit(self.second))
 
     def __repr__(self) -> str:
         return f"({self.first!r} & {self.second!r})"

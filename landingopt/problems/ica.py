@@ -12,6 +12,8 @@ from landingopt import _xp
 from landingopt._xp import Array
 from landingopt.objectives import Stiefel
 from landingopt.problems import _common
+from landingopt.samplers import Terms
+from landingopt.sums import LinearModelSum
 
 _CHUNK_BYTES = 1 << 17  # of the scores that are worked on at a time: they stay in the cache
 _FACTORS = 64  # numbers in [1, 2] multiplied before the logarithm: 2^64 is a float32
@@ -41,7 +43,10 @@ class ICA:
         ``data``: library, dtype and device of the variable.
     data : array (N, n)
     n_terms : int
-        N: f is the mean of that many terms, one a row of the data.
+        N: f is the mean of that many terms, one a row of the data. ``fun_terms``, ``grad_terms``,
+        ``rows`` and ``slopes`` give the stochastic methods some of them.
+    chunk_terms : int
+        Rows that those methods work on at a time where they pass over all of the data.
     mixing : numpy.ndarray (n, n) or None
         What :meth:`random` mixed the sources with, as seen in the whitened data: row a of the data
         is ``mixing`` times the sources of that sample. None for data of your own.
@@ -57,6 +62,7 @@ class ICA:
     See Also
     --------
     whiten, amari_distance
+    landingopt.landing_saga, landingopt.landing_svrg : some rows at a time.
 
     Notes
     -----
@@ -84,13 +90,17 @@ class ICA:
     --------
     >>> import numpy as np
     >>> import landingopt as lo
-    >>> from landingopt.problems import ICA
-    >>> from landingopt.problems.ica import amari_distance
+    >>> from landingopt.problems import ICA, amari_distance
     >>> problem = ICA.random(4, 2000, rng=0)
     >>> problem
     ICA(n=4, p=4, samples=2000, float64)
     >>> result = lo.minimize(problem, rng=0)
     >>> amari_distance(result.x.T, problem.mixing) < 0.05
+    True
+
+    A few rows a step:
+
+    >>> lo.minimize(problem, method=lo.landing_svrg(), tol=1e-6, rng=0).success
     True
     """
 
@@ -104,6 +114,8 @@ class ICA:
         self.like = data
         self.n_terms: int = data.shape[0]
         self.shape: tuple[int, int] = (n, n if p is None else _common.check_columns(p, n, "p"))
+        self._sum = LinearModelSum(_log_cosh, _tangents, data, p=self.shape[1])
+        self.chunk_terms = self._sum.chunk_terms
         self.mixing: np.ndarray | None = None
         self._spare: list[np.ndarray] = []
         self._curvature: tuple[np.ndarray, np.ndarray] | None = None
@@ -273,6 +285,24 @@ class ICA:
         value = xp.sum(terms, axis=(-2, -1)) * (1.0 / self.n_terms)
         return float(value) if xp is np and value.ndim == 0 else value
 
+    # -- some terms -----------------------------------------------------------------------------
+
+    def fun_terms(self, x: Array, terms: Terms) -> Any:
+        """The mean over some samples, a slice or an array of indices."""
+        return self._sum.fun_terms(x, terms)
+
+    def grad_terms(self, x: Array, terms: Terms) -> Array:
+        """The mean gradient over some samples, A_b^T tanh(A_b x) / b."""
+        return self._sum.grad_terms(x, terms)
+
+    def rows(self, terms: Terms) -> Array:
+        """Some samples."""
+        return self._sum.rows(terms)
+
+    def slopes(self, u: Array, terms: Terms) -> Array:
+        """The gradient of each term with respect to its scores u, tanh u."""
+        return self._sum.slopes(u, terms)
+
     # -- pieces of NumPy data -------------------------------------------------------------------
 
     def _in_pieces(self, x: Array) -> bool:
@@ -298,6 +328,16 @@ class ICA:
         for start in range(0, self.n_terms, size):
             rows = self.data[start : start + size]
             yield rows, work[0, : len(rows)], work[1, : len(rows)]
+
+
+def _log_cosh(scores: Array, terms: Terms) -> Array:
+    """One value for each row of scores; as a function of the module it can be pickled."""
+    xp = _xp.namespace(scores)
+    return xp.sum(xp.abs(scores) - xp.log1p(xp.abs(xp.tanh(scores))), axis=1)
+
+
+def _tangents(scores: Array, terms: Terms) -> Array:
+    return _xp.namespace(scores).tanh(scores)
 
 
 def _sum_log1p(values: np.ndarray) -> float:
@@ -361,7 +401,7 @@ def whiten(data: Array, n_components: int | None = None) -> tuple[Array, Array]:
     Examples
     --------
     >>> import numpy as np
-    >>> from landingopt.problems.ica import whiten
+    >>> from landingopt.problems import whiten
     >>> data = np.random.default_rng(0).laplace(size=(100, 3)) @ np.diag([1.0, 5.0, 0.2])
     >>> whitened, matrix = whiten(data, 2)
     >>> np.allclose(whitened.T @ whitened / 100, np.eye(2))
@@ -434,7 +474,7 @@ def amari_distance(unmixing: Any, mixing: Any) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from landingopt.problems.ica import amari_distance
+    >>> from landingopt.problems import amari_distance
     >>> mixing = np.array([[2.0, 1.0], [1.0, 1.0]])
     >>> amari_distance([[0.0, 3.0], [-1.0, 0.0]] @ np.linalg.inv(mixing), mixing)
     0.0

@@ -44,17 +44,30 @@ class OpenLoop:
     def start(
         self, space: Space, field: FieldRun, move: Move, estimator: Any, lam: float
     ) -> OpenLoopRun:
-        return OpenLoopRun(self, space, field, move, lam)
+        return OpenLoopRun(self, space, field, move, lam, estimator)
 
 
 class OpenLoopRun:
     __slots__ = ("space", "steps", "moves", "_point", "_spare", "eps")
 
-    def __init__(self, recipe: OpenLoop, space: Space, field: FieldRun, move: Move, lam: float):
+    def __init__(
+        self,
+        recipe: OpenLoop,
+        space: Space,
+        field: FieldRun,
+        move: Move,
+        lam: float,
+        estimator: Any = None,
+    ):
         self.space = space
         self.eps: float | None = getattr(recipe.step, "eps", None)
         self._point, self._spare = field.point(space), field.point(space)
         self.moves = [move.start(block) for block in space.blocks]
+        known = {
+            name: getattr(estimator, name)
+            for name in ("epoch", "anchor_pair")
+            if hasattr(estimator, name)
+        }
         self.steps = [
             recipe.step.start(
                 Context(
@@ -62,6 +75,7 @@ class OpenLoopRun:
                     lam if block.stiefel else 0.0,
                     block.p**0.5,
                     space.accelerator,
+                    **known,
                 )
             )
             for block in space.blocks
