@@ -792,7 +792,8 @@ def bench_stochastic(
 
     Estimator, samples and step are the same for all, the step along the Euclidean-metric gradient. Times
     are medians of interleaved runs with one BLAS thread; in parentheses, times over the landing's. An
-    epoch is N / batch steps, measured over some of them; "gradient alone" is the part that all share.
+    epoch is N / batch steps, measured over some of them; "gradient" is the part that all share,
+    "products" are the three that a step of the landing needs, each alone.
     """
     with _one_line_errors():
         from landingopt.bench import defaults, solvers, stochastic

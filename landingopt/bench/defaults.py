@@ -103,6 +103,21 @@ def bounds(runs: Sequence[Run], epochs: Sequence[Epoch]) -> list[Bound]:
         for (problem, method), goal in GOALS.items()
         if (problem, method) in needed
     ]
+    tall = {
+        f"{row.n} x {row.p}, batch {row.batch}": row.seconds
+        / (row.gradient_seconds + row.products_seconds)
+        for row in epochs
+        if row.method == "landing" and row.n > row.p and row.n * row.p >= 20_000
+    }
+    if tall:
+        worst = max(tall, key=lambda k: tall[k])
+        found.append(
+            Bound(
+                "a step for tall X (n p >= 20000) over its gradient and bare products, at most 1.3",
+                f"{tall[worst]:.2f}, {worst}",
+                tall[worst] <= 1.3,
+            )
+        )
     slow = ("QR", "polar-SVD", "Cayley", "exponential")
     sizes: dict[Any, dict[str, float]] = {}
     for row in epochs:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ class Epoch:
     method: str
     seconds: float
     gradient_seconds: float
+    products_seconds: float  # the landing's three, called bare
     distance: float
 
 
@@ -114,10 +116,10 @@ def epochs(
         problem = size.problem(0)
         x0 = lo.stiefel.random(size.n, size.p, rng=0)
         step = 1e-3 / max(1.0, _norm(problem, x0))
-        steps = max(3, min(200, int(2e7 / (size.n * size.p * (size.p + size.batch)))))
+        steps = max(10, min(200, int(2e8 / (size.n * size.p * (size.p + size.batch)))))
         rules = lo.MaxIterations(steps)
         times: dict[str, list[float]] = {name: [] for name in methods}
-        gradients, distances = [], {}
+        gradients, products, distances = [], [], {}
         for _ in range(repeats):
             for name in methods:
                 estimator = lo.estimators.MiniBatch(size.batch)
@@ -127,11 +129,14 @@ def epochs(
                 times[name].append(result.seconds / steps)
                 distances[name] = float(result.distance)
             gradients.append(_gradient_seconds(problem, x0, size, steps))
+            products.append(_products_seconds(x0, steps))
         batches = size.n_terms / size.batch
-        gradient = statistics.median(gradients) * batches
+        gradient, bare = (statistics.median(times) * batches for times in (gradients, products))
         for name in methods:
             seconds = statistics.median(times[name]) * batches
-            rows.append(Epoch(size.n, size.p, size.batch, name, seconds, gradient, distances[name]))
+            rows.append(
+                Epoch(size.n, size.p, size.batch, name, seconds, gradient, bare, distances[name])
+            )
         say(f"{size.n} x {size.p}, batch {size.batch}: {steps} steps")
     return rows
 
@@ -142,13 +147,24 @@ def _norm(problem: Any, x: Any) -> float:
 
 def _gradient_seconds(problem: Any, x: Any, size: Size, steps: int) -> float:
     """One minibatch gradient, with its draw."""
-    import time
-
     rng = np.random.default_rng(1)
     draws = lo.samplers.Reshuffled().start(problem.n_terms, size.batch, rng)
     begin = time.perf_counter()
     for _ in range(steps):
         problem.grad_terms(x, draws.draw())
+    return (time.perf_counter() - begin) / steps
+
+
+def _products_seconds(x: np.ndarray, steps: int) -> float:
+    """X^T X, X^T G and X B (square X: G X^T, X X^T and K X)."""
+    g, (n, p) = x.copy(), x.shape
+    small, out = np.zeros((p, p)), np.zeros((n, p))
+    begin = time.perf_counter()
+    for _ in range(steps):
+        if n == p:
+            g.dot(x.T, small), x.dot(x.T, small), small.dot(x, out)
+        else:
+            x.T.dot(x, small), x.T.dot(g, small), x.dot(small, out)
     return (time.perf_counter() - begin) / steps
 
 
@@ -228,12 +244,13 @@ def _way(
 def epochs_table(rows: Sequence[Epoch]) -> str:
     """Milliseconds an epoch; of the others also over the landing's."""
     methods = list(dict.fromkeys(row.method for row in rows))
-    header = ["n x p", "batch", "gradient alone", *methods]
+    header = ["n x p", "batch", "gradient", "products", *methods]
     lines = []
     for key in dict.fromkeys((row.n, row.p, row.batch) for row in rows):
         here = {row.method: row for row in rows if (row.n, row.p, row.batch) == key}
         first = next(iter(here.values()))
-        line = [f"{key[0]} x {key[1]}", str(key[2]), _milliseconds(first.gradient_seconds)]
+        line = [f"{key[0]} x {key[1]}", str(key[2])]
+        line += [_milliseconds(t) for t in (first.gradient_seconds, first.products_seconds)]
         landing = here.get("landing", first).seconds
         for name in methods:
             seconds = here[name].seconds
