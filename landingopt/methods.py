@@ -705,6 +705,11 @@ def riemannian(
     -------
     Method
 
+    Raises
+    ------
+    TypeError, ValueError
+        A part of the wrong kind, a step that is not positive.
+
     References
     ----------
     [AMS08] chapter 4; Bonnabel, IEEE Trans. Automat. Control 58, 2013, for the stochastic one; Zhang,
@@ -719,7 +724,12 @@ def riemannian(
     True
     """
     retraction = retractions.QR() if retraction is None else retraction
-    estimator = _as_estimator(estimator)
+    if isinstance(retraction, type) or not callable(getattr(retraction, "start", None)):
+        raise TypeError(
+            "retraction must be one such as lo.retractions.QR() or lo.retractions.Polar(), got "
+            f"{retraction!r}"
+        )
+    estimator = estimators.Full() if estimator is None else check_base(estimator, "estimator")
     if step is None:
         rule: Any = _default_rule(estimator)
     else:

@@ -235,7 +235,8 @@ def _way(
         rng=2,
     )
     trace = result.trace
-    return ToLoss(title, kind, name, float(trace["epoch"][-1]), result.seconds, result.success)
+    reached = bool(result.feasible_fun <= target)
+    return ToLoss(title, kind, name, float(trace["epoch"][-1]), result.seconds, reached)
 
 
 # -- text and CSV ---------------------------------------------------------------------------------

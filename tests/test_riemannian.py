@@ -1,0 +1,158 @@
+"""``lo.riemannian``: the estimators and steps of the landing, with a retraction for a move."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference as ref
+
+import landingopt as lo
+
+RETRACTIONS = {
+    "QR": lo.retractions.QR(),
+    "CholeskyQR": lo.retractions.CholeskyQR(),
+    "polar-NS": lo.retractions.Polar(),
+    "polar-SVD": lo.retractions.Polar(method="svd"),
+    "polar-eigh": lo.retractions.Polar(method="eigh"),
+    "Cayley": lo.retractions.Cayley(),
+    "exponential": lo.retractions.Exponential(),
+    "exponential-canonical": lo.retractions.Exponential(metric="canonical"),
+}
+ESTIMATORS = {
+    "full": lo.estimators.Full(),
+    "SAGA": lo.estimators.Saga(8),
+    "SAGA-full-table": lo.estimators.Saga(8, structured=False),
+    "SVRG": lo.estimators.Svrg(8),
+    "loopless": lo.estimators.Svrg(8, loopless=True),
+    "SVRG-momentum": lo.estimators.Momentum(0.3, base=lo.estimators.Svrg(8)),
+}
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+@pytest.mark.parametrize("retraction", RETRACTIONS.values(), ids=RETRACTIONS)
+def test_variance_reduced_runs_converge(retraction, estimator):
+    """To 1e-6, on the manifold throughout; the step is chosen at the start."""
+    problem = lo.problems.SampledPCA.random(400, 8, 3, spectrum=np.linspace(1.0, 0.1, 8), rng=0)
+    method = lo.riemannian(retraction, estimator=estimator)
+    stop = lo.GradientNorm(rtol=1e-6) | lo.MaxEpochs(300)
+    result = lo.minimize(problem, method=method, stop=stop, rng=1)
+    assert result.success
+    assert np.max(result.trace["distance"]) < 1e-12
+    assert result.feasible_fun == pytest.approx(problem.optimum()[1], rel=1e-9)
+    assert "step=" in result.method.name
+
+
+@pytest.mark.parametrize("retraction", RETRACTIONS.values(), ids=RETRACTIONS)
+def test_sgd_does_not(retraction):
+    """The control: a minibatch's noise stays with a constant step."""
+    problem = lo.problems.SampledPCA.random(400, 8, 3, spectrum=np.linspace(1.0, 0.1, 8), rng=0)
+    estimator = lo.estimators.MiniBatch(8)
+    method = lo.riemannian(retraction, step=0.1, estimator=estimator)
+    result = lo.minimize(problem, method=method, stop=lo.MaxEpochs(100), rng=1)
+    assert np.min(result.trace["gradient_norm"]) > 1e-4 * result.trace["gradient_norm"][0]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (5, 1)])
+def test_stochastic_qr_is_three_lines(rng, shape, dtype):
+    """Trajectories of R-SGD under replayed samples."""
+    n, p = shape
+    rows = rng.standard_normal((30, n))
+    if dtype == "complex128":
+        rows = rows + 1j * rng.standard_normal((30, n))
+    problem = lo.LinearModelSum(
+        lambda u, terms: -0.25 * np.sum(np.abs(u) ** 4, axis=1),
+        lambda u, terms: -(np.abs(u) ** 2) * u,
+        rows,
+        p=p,
+    )
+    draws = [rng.integers(30, size=4) for _ in range(25)]
+    x = x0 = ref.orthonormal(rng, shape, dtype)
+    expected = [x0]
+    for terms in draws:
+        a = rows[terms]
+        u = a @ x
+        g = -a.conj().T @ (np.abs(u) ** 2 * u) / 4
+        q, r = np.linalg.qr(x - 0.01 * (g - x @ ref.sym(ref.H(x) @ g)))
+        x = q * (np.diag(r) / np.abs(np.diag(r)))
+        expected.append(x)
+    xs = []
+    estimator = lo.estimators.MiniBatch(4, lo.samplers.Replay(draws))
+    lo.minimize(
+        problem,
+        x0,
+        lo.riemannian(step=0.01, estimator=estimator),
+        stop=lo.MaxIterations(25),
+        record=lo.Every(1),
+        callback=lambda row: xs.append(row.x.copy()),
+    )
+    assert len(xs) == 26
+    assert max(np.abs(a - b).max() for a, b in zip(xs, expected, strict=True)) < 1e-12
+
+
+@pytest.mark.parametrize("retraction", RETRACTIONS.values(), ids=RETRACTIONS)
+def test_products_and_stacks(rng, retraction):
+    """A free block moves along its gradient; a stack is solved matrix by matrix."""
+    a = rng.standard_normal((40, 5))
+    b = a @ ref.orthonormal(rng, (5, 3)) + 0.5 + 0.1 * rng.standard_normal((40, 3))
+
+    def grad(x, terms):
+        residual = a[terms] @ x["W"] + x["b"] - b[terms]
+        return {"W": a[terms].T @ residual / len(residual), "b": residual.mean(axis=0)}
+
+    def fun(x, terms):
+        return 0.5 * float(np.mean(np.sum((a[terms] @ x["W"] + x["b"] - b[terms]) ** 2, axis=1)))
+
+    problem = lo.FiniteSum(
+        fun, grad, n_terms=40, shape={"W": (5, 3), "b": (3,)},
+        constraint={"W": lo.Stiefel(), "b": lo.Euclidean()},
+    )  # fmt: skip
+    stop = lo.GradientNorm(rtol=1e-5) | lo.MaxEpochs(400)
+    method = lo.riemannian(retraction, estimator=lo.estimators.Svrg(4))
+    result = lo.minimize(problem, method=method, stop=stop, rng=0)
+    assert result.success
+    assert lo.stiefel.distance(result.x["W"]) < 1e-13
+
+    rows = rng.standard_normal((3, 60, 6)) * np.linspace(1.5, 0.5, 6)
+    stack = lo.FiniteSum(
+        lambda x, t: -0.5 * np.mean(np.sum((rows[:, t] @ x) ** 2, axis=2), axis=1),
+        lambda x, t: -rows[:, t].mT @ (rows[:, t] @ x) / rows[:, t].shape[1],
+        n_terms=60,
+        shape=(3, 6, 2),
+    )
+    result = lo.minimize(stack, method=method, stop=stop, rng=0)
+    assert result.fun.shape == (3,)
+    assert result.success
+    least = [-0.5 * np.sort(np.linalg.eigvalsh(r.T @ r / 60))[-2:].sum() for r in rows]
+    np.testing.assert_allclose(result.feasible_fun, least, rtol=1e-6)
+
+
+def test_the_metric_can_be_chosen():
+    """On St(n, p) the canonical gradient turns the columns twice as fast."""
+    problem = lo.problems.UnbalancedProcrustes.random(8, 3, rng=0)
+    x0 = lo.stiefel.random(8, 3, rng=1)
+    ends = [
+        lo.minimize(
+            problem, x0, lo.riemannian(step=1e-3, tangent=tangent), stop=lo.MaxIterations(1)
+        ).x
+        for tangent in (None, lo.fields.Canonical(1.0))
+    ]
+    turned = [x0.T @ (x - x0) for x in ends]
+    turned = [0.5 * (t - t.T) for t in turned]
+    assert np.linalg.norm(turned[1] - 2 * turned[0]) < 0.02 * np.linalg.norm(turned[1])
+    apart = [x - x0 - x0 @ (x0.T @ (x - x0)) for x in ends]
+    assert np.linalg.norm(apart[1] - apart[0]) < 0.02 * np.linalg.norm(apart[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"retraction": "qr"}, "retraction must be one such as"),
+        ({"retraction": lo.retractions.QR}, "retraction must be one such as"),
+        ({"estimator": "svrg"}, "estimator must be an estimator"),
+        ({"step": -1.0}, "step must be positive"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        lo.riemannian(**arguments)
