@@ -50,7 +50,7 @@ class Broken:
 def _minimize_loop(oracle, x0, observer):
     from landingopt._minimize import _loop
 
-    return _loop(lo.landing(), oracle, x0, observer)
+    return _loop(lo.landing(), oracle, x0, observer)[0]
 
 
 class TestRuns:
