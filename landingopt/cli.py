@@ -600,6 +600,18 @@ app.add_typer(bench, name="bench")
 # The limits of --quick, which ends within a minute.
 _QUICK_SEEDS, _QUICK_REPEATS, _QUICK_TIMEOUT = 1, 3, 3.0
 
+_Names = Annotated[str | None, typer.Option(help="Names, comma separated.  [default: all]")]
+_Repeats = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"Timed runs of each method.  [default: 5; --quick {_QUICK_REPEATS}]"),
+]
+_Check = Annotated[
+    bool,
+    typer.Option(
+        "--check", help="Exit 1 where a figure falls short of its goal, which is printed with it."
+    ),
+]
+
 
 @bench.command(
     name="solvers",
@@ -619,9 +631,7 @@ def bench_solvers(
     problems: Annotated[
         str | None, typer.Option(help="Names or patterns, comma separated.  [default: all]")
     ] = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Names, comma separated.  [default: all]")
-    ] = None,
+    methods: _Names = None,
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -629,12 +639,7 @@ def bench_solvers(
             help=f"Of each problem.  [default: 3, or 2 of large ones; --quick {_QUICK_SEEDS}]",
         ),
     ] = None,
-    repeats: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help=f"Timed runs of each method.  [default: 5; --quick {_QUICK_REPEATS}]"
-        ),
-    ] = None,
+    repeats: _Repeats = None,
     tol: Annotated[
         str, typer.Option(help="Gradient norms to reach, relative; times are of the first.")
     ] = "1e-6,1e-10",
@@ -650,13 +655,7 @@ def bench_solvers(
     plot: Annotated[
         str, typer.Option(help='The performance profile (.png, .pdf, .svg); "none" for none.')
     ] = "bench_solvers.png",
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Exit 1 where a figure falls short of its goal, which is printed with it.",
-        ),
-    ] = False,
+    check: _Check = False,
 ) -> None:
     """Solve each problem with each of our methods and of pymanopt's solvers, from the same starts.
 
@@ -764,25 +763,15 @@ def bench_stochastic(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer sizes, less data: within a minute.")
     ] = False,
-    methods: Annotated[
-        str | None, typer.Option(help="Names, comma separated.  [default: all]")
-    ] = None,
-    repeats: Annotated[
-        int | None, typer.Option(min=1, help="Timed runs of each method.  [default: 5; --quick 3]")
-    ] = None,
+    methods: _Names = None,
+    repeats: _Repeats = None,
     out: Annotated[
         str, typer.Option(help='The measurements as CSV; "none" for none.')
     ] = "bench_stochastic.csv",
     plot: Annotated[
         str, typer.Option(help='Convergence (.png, .pdf, .svg); "none" for none.')
     ] = "bench_stochastic.png",
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Exit 1 where a figure falls short of its goal, which is printed with it.",
-        ),
-    ] = False,
+    check: _Check = False,
     memmap: Annotated[
         float,
         typer.Option(min=0.0, help="Only: minibatches from a file of so many GiB, against memory."),

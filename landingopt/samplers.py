@@ -10,8 +10,9 @@ from a file), else terms picked at random, once. All randomness is the generator
 
 from __future__ import annotations
 
+import itertools
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -98,10 +99,25 @@ class TermDraws:
         return next(self._draws)
 
 
-def _uniformly(partition: Partition, order: Iterator[int]) -> Iterator[tuple[int, float]]:
-    """Blocks that come equally often: a mean over n_b terms counts B n_b / N."""
-    for block in order:
-        yield block, partition.count * partition.share(block)
+def _in_turn(
+    orders: Callable[[int], Iterator[np.ndarray]],
+    n_terms: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    blocks: bool,
+    contiguous: bool,
+) -> SamplerRun:
+    """Draws that come equally often; ``orders(k)`` gives 0..k-1 in one order after another."""
+    if not (blocks or contiguous):
+        return TermDraws(_batches(orders(n_terms), batch_size))
+    partition = _partition(n_terms, batch_size, rng, contiguous)
+
+    def numbered() -> Iterator[tuple[int, float]]:
+        for order in orders(partition.count):
+            for block in order.tolist():  # a mean over n_b terms counts B n_b / N
+                yield block, partition.count * partition.share(block)
+
+    return BlockDraws(partition, numbered())
 
 
 @dataclass(frozen=True)
@@ -162,20 +178,11 @@ class Reshuffled:
     def start(
         self, n_terms: int, batch_size: int, rng: np.random.Generator, blocks: bool = False
     ) -> SamplerRun:
-        if blocks or self.contiguous:
-            partition = _partition(n_terms, batch_size, rng, self.contiguous)
-            return BlockDraws(partition, _uniformly(partition, self._blocks(partition, rng)))
-        return TermDraws(_batches(self._orders(n_terms, rng), batch_size))
+        def orders(count: int) -> Iterator[np.ndarray]:
+            while True:
+                yield rng.permutation(count)
 
-    @staticmethod
-    def _blocks(partition: Partition, rng: np.random.Generator) -> Iterator[int]:
-        while True:
-            yield from rng.permutation(partition.count).tolist()
-
-    @staticmethod
-    def _orders(n_terms: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        while True:
-            yield rng.permutation(n_terms)
+        return _in_turn(orders, n_terms, batch_size, rng, blocks, self.contiguous)
 
 
 @dataclass(frozen=True)
@@ -196,21 +203,10 @@ class Cyclic:
     def start(
         self, n_terms: int, batch_size: int, rng: np.random.Generator, blocks: bool = False
     ) -> SamplerRun:
-        if blocks or self.contiguous:
-            partition = _partition(n_terms, batch_size, rng, self.contiguous)
-            return BlockDraws(partition, _uniformly(partition, self._blocks(partition)))
-        return TermDraws(_batches(self._orders(n_terms), batch_size))
+        def orders(count: int) -> Iterator[np.ndarray]:
+            return itertools.repeat(np.arange(count))
 
-    @staticmethod
-    def _blocks(partition: Partition) -> Iterator[int]:
-        while True:
-            yield from range(partition.count)
-
-    @staticmethod
-    def _orders(n_terms: int) -> Iterator[np.ndarray]:
-        order = np.arange(n_terms)
-        while True:
-            yield order
+        return _in_turn(orders, n_terms, batch_size, rng, blocks, self.contiguous)
 
 
 def _batches(orders: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:

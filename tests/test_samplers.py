@@ -19,6 +19,13 @@ WithReplacement, Reshuffled = samplers.WithReplacement, samplers.Reshuffled
 Cyclic, Replay = samplers.Cyclic, samplers.Replay
 
 
+def unweighted(draws):
+    """What ``BlockDraws.draw`` would be without its weight."""
+    draws.block, _ = next(draws._order)
+    draws.weight = 1.0
+    return draws.partition.terms(draws.block)
+
+
 def draws_of(sampler, n_terms, batch_size, number, blocks=False, seed=0):
     """(indices, weight, block) of the first draws."""
     run = sampler.start(n_terms, batch_size, np.random.default_rng(seed), blocks)
@@ -75,7 +82,7 @@ def test_every_draw_is_unbiased(sampler, n_terms, batch_size, draws, blocks):
 @pytest.mark.parametrize("contiguous", [False, True])
 def test_without_its_weight_an_unequal_block_is_biased(monkeypatch, contiguous):
     """The control: the check above sees a forgotten weight."""
-    monkeypatch.setattr(samplers, "_uniformly", lambda part, order: ((b, 1.0) for b in order))
+    monkeypatch.setattr(samplers.BlockDraws, "draw", unweighted)
     mean = mean_weights(Reshuffled(contiguous), 4, 3, 1, True)
     if contiguous:
         np.testing.assert_allclose(mean[0], [1 / 6, 1 / 6, 1 / 6, 1 / 2])
@@ -148,7 +155,7 @@ def test_estimates_are_unbiased_exactly(rng, name, sampler, n_terms, batch_size)
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_the_check_of_estimates_sees_a_bias(rng, name, monkeypatch):
     """The control: a weight left out, blocks of unequal size that come equally often."""
-    monkeypatch.setattr(samplers, "_uniformly", lambda part, order: ((b, 1.0) for b in order))
+    monkeypatch.setattr(samplers.BlockDraws, "draw", unweighted)
     which, make = ESTIMATORS[name]
     given = problems(rng, 4)
     xs = [ref.in_tube(rng, (4, 2), 0.3) for _ in range(2)]
