@@ -1154,6 +1154,13 @@ def test_a_table_that_is_too_large_is_refused_first(rng, structured):
     assert fits == (n_terms * 800 if structured else 3125 * 160_000)
 
 
+def test_the_size_of_a_table_is_told_before_it_is_allocated(rng, caplog):
+    problem = lo.problems.ICA.random(4, 300, rng=0)
+    with caplog.at_level("INFO", logger="landingopt"):
+        lo.minimize(problem, method=lo.landing_saga(0.1), stop=lo.MaxIterations(1), rng=0)
+    assert "SAGA allocates its structured table: 9.38 KiB" in caplog.text
+
+
 # -- what is refused --------------------------------------------------------------------------
 
 

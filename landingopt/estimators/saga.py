@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from landingopt.oracle import Oracle
 from landingopt.point import Point
 from landingopt.samplers import Partition, Sampler, WithReplacement, count
 from landingopt.sums import check_count, gradient_bytes
+
+_LOG = logging.getLogger("landingopt")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Saga:
     structured : bool, optional
         Which table; by default the structured one where the problem allows it.
     max_bytes : int
-        A table beyond this is refused before it is allocated; see :meth:`table_bytes`.
+        A table beyond this is refused before it is allocated. :meth:`table_bytes` tells its size, and so
+        does the logger "landingopt" (INFO) when a run starts.
 
     Raises
     ------
@@ -120,6 +124,8 @@ class Saga:
                 )
                 + "; or raise lo.estimators.Saga(max_bytes=...)"
             )
+        kind = "structured" if structured else "full"
+        _LOG.info("SAGA allocates its %s table: %s", kind, shown(needed))
         return (StructuredSagaRun if structured else SagaRun)(self, oracle)
 
 
