@@ -114,6 +114,11 @@ def compare(
         )
     named = _named_methods(methods)
     problem = _inputs.as_problem(problem, x0)
+    if hasattr(problem, "grad_batch"):
+        raise TypeError(
+            "compare measures f and its gradient as a whole, which a stream does not tell; run "
+            "lo.minimize with each method, or collect the rows and state a lo.FiniteSum"
+        )
     generator = np.random.default_rng(rng)
     x0 = _inputs.start(problem, x0, generator)
     if component is not None:
@@ -334,6 +339,7 @@ class Comparison:
             "nit": run.nit,
             "nfev": run.nfev,
             "njev": run.njev,
+            "epoch": float(run.trace["epoch"][-1]),
             "nhev": run.nhev,
             "feasible_fun": value,
             "gap": gap,
@@ -572,7 +578,7 @@ def _with_metrics(record: Any, metrics: Metrics | None, space: Space) -> Any:
 
 _NUMBERS = (
     "seconds", "seconds_min", "seconds_max", "ratio", "seconds_to_accuracy", "ratio_to_accuracy",
-    "nit", "nfev", "njev", "nhev", "feasible_fun", "gap", "relative_gap", "gradient_norm",
+    "nit", "nfev", "njev", "epoch", "nhev", "feasible_fun", "gap", "relative_gap", "gradient_norm",
     "relative_gradient_norm", "distance",
 )  # fmt: skip
 

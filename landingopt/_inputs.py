@@ -15,7 +15,14 @@ from landingopt._xp import Array
 from landingopt.methods import Method
 from landingopt.objectives import Objective, Problem, Stiefel, Variable
 from landingopt.observe.record import Every, EveryEpoch, Record
-from landingopt.observe.stop import Distance, GradientNorm, MaxEpochs, MaxIterations, check_rule
+from landingopt.observe.stop import (
+    Distance,
+    GradientNorm,
+    MaxEpochs,
+    MaxIterations,
+    Target,
+    check_rule,
+)
 from landingopt.oracle import Oracle
 from landingopt.space import Space
 from landingopt.sums import FiniteSum, Stream
@@ -24,7 +31,7 @@ _KEYWORDS = (
     "tol", "stop", "record", "rng", "callback", "component", "progress", "on_failure",
 )  # fmt: skip
 _DEFAULT_LIMIT = 10_000
-_DEFAULT_EPOCHS = 20
+_DEFAULT_EPOCHS, _TOL_EPOCHS = 20, 100  # the second where there is a tolerance to reach
 
 
 def unknown_keywords(unknown: dict[str, Any]) -> TypeError:
@@ -187,6 +194,7 @@ def stop_rule(
                 f"tol = {tol!r} was given for a stream, whose gradient norm is not known; the run "
                 "ends with the stream, or by stop=lo.MaxIterations(...) or lo.Timeout(...)"
             )
+        _check_stream_rule(stop)
         return (MaxEpochs(math.inf) if stop is None else check_rule(stop)), ""
     if stop is None and tol is None and stochastic:
         return MaxEpochs(_DEFAULT_EPOCHS), ""
@@ -195,7 +203,7 @@ def stop_rule(
         if not (isinstance(tolerance, numbers.Real) and 0.0 <= tolerance < math.inf):
             raise ValueError(f"tol must be a number >= 0, got {tol!r}")
         distance = Distance(max(1e-8, 4.0 * unit * math.sqrt(space.size_p)))
-        limit = MaxEpochs(_DEFAULT_EPOCHS) if stochastic else MaxIterations(_DEFAULT_LIMIT)
+        limit = MaxEpochs(_TOL_EPOCHS) if stochastic else MaxIterations(_DEFAULT_LIMIT)
         return (GradientNorm(rtol=tolerance) & distance) | limit, ""
     if tol is not None:
         raise ValueError(
@@ -210,6 +218,18 @@ def stop_rule(
         return rule | MaxEpochs(_DEFAULT_EPOCHS), note
     note = f" No limit was given, so MaxIterations({_DEFAULT_LIMIT}) was added."
     return rule | MaxIterations(_DEFAULT_LIMIT), note
+
+
+def _check_stream_rule(rule: Any) -> None:
+    """Refuse rules that a stream can never meet."""
+    for part in (getattr(rule, "first", None), getattr(rule, "second", None)):
+        if part is not None:
+            _check_stream_rule(part)
+    if isinstance(rule, (MaxEpochs, GradientNorm, Target)):
+        raise ValueError(
+            f"{rule!r} can never be met on a stream: it has no epochs, and f and its gradient are not "
+            "known as a whole; use lo.MaxIterations(...) or lo.Timeout(...)"
+        )
 
 
 def checked_record(record: Any, space: Space, stochastic: bool = False) -> Record:
@@ -275,14 +295,20 @@ def look_at_sum(oracle: Oracle, x0: Variable) -> None:
         if apart > 1e4 * space.unit_roundoff * max(size, _largest(k, each[0][i])):
             ratio = _largest(k, together[i]) / size if size else math.inf
             hint = (
-                " It looks like their sum: divide by the number of terms"
+                " It looks like their sum: divide by the number of terms."
                 if abs(ratio - len(each)) < 1e-3 * len(each)
                 else ""
             )
+            linear = hasattr(oracle.problem, "slopes")
+            whose = (
+                "dphi(u, terms) must return each term's own gradient, and grad(x, terms)"
+                if linear
+                else "grad(x, terms)"
+            )
             raise ValueError(
                 f"the gradient over the terms {chosen.tolist()} is not the mean of theirs (it differs "
-                f"by {apart:.3g}, the mean's norm is {size:.3g}).{hint}; grad(x, terms) must return the "
-                "mean over terms, which may be a slice or an array of indices"
+                f"by {apart:.3g}, the mean's norm is {size:.3g}).{hint} {whose} must return the mean "
+                "over terms, which may be a slice or an array of indices"
             )
 
 

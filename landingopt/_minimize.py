@@ -183,10 +183,16 @@ def _solve(
     if stochastic:
         inputs.look_at_sum(oracle, x0)
     rule, note = inputs.stop_rule(stop, tol, oracle, stochastic)
+    record = inputs.checked_record(record, space, stochastic)
+    if tol is not None and not getattr(record, "full", True):
+        raise ValueError(
+            f"tol = {tol!r} needs the gradient norm, which record={record!r} does not measure; drop "
+            "full=False, or tol"
+        )
     observer = Observer(
         oracle,
         stop=rule,
-        record=inputs.checked_record(record, space, stochastic),
+        record=record,
         callback=inputs.checked_callback(callback),
         progress=progress,
         label=getattr(method, "name", ""),
@@ -259,7 +265,11 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
             for code, count in zip(codes, counts, strict=True)
         )
     first = observer.first_gradient_norm
+    if status is Status.MAX_EPOCHS:
+        text += " More of them: stop=lo.GradientNorm(rtol=...) | lo.MaxEpochs(...)."
     if observer.whole:
+        if np.max(last["gradient_norm"]) > 2.0 * np.max(first) and status in _LIMITS:
+            text += " The gradient has grown: the step is too long for some of the terms."
         text += f" ||grad|| {np.max(last['gradient_norm']):.2e} (at the start {np.max(first):.2e}),"
     text += f" distance {np.max(last['distance']):.2e}."
     if observer.trace["iteration"][-1] == 0 and isinstance(status, Status) and status.success:
@@ -271,6 +281,9 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
             "." if given else '; component="both" solves in the other one too.'
         )
     return text
+
+
+_LIMITS = (Status.MAX_EPOCHS, Status.MAX_ITERATIONS, Status.TIMEOUT, Status.STREAM_ENDED)
 
 
 # -- both components --------------------------------------------------------------------------

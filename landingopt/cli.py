@@ -442,6 +442,10 @@ def solve(
         float | None,
         typer.Option(min=0.0, help="Gradient norm to reach, relative to the first one."),
     ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="At most so many, with the stochastic methods.  [default: 20]"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random start.")] = 0,
     component: Annotated[
         str | None, typer.Option(metavar="[both|+1|-1]", help="For square x: sign of det x.")
@@ -472,11 +476,15 @@ def solve(
         sign = _component(component)
         problem = _problem(target)
         chosen = entry.make(step, lam)
+        stop = None
+        if epochs is not None:
+            stop = lo.GradientNorm(rtol=1e-6 if tol is None else tol) | lo.MaxEpochs(epochs)
         try:
             result = lo.minimize(
                 problem,
                 method=chosen,
-                tol=tol,
+                tol=tol if stop is None else None,
+                stop=stop,
                 rng=seed,
                 component=sign,
                 progress=_on_terminal() if progress is None else progress,
@@ -819,7 +827,7 @@ def bench_stochastic(
             typer.echo(defaults.table(runs))
         typer.echo("\nMemory.\n")
         typer.echo(f"{stochastic.memory_table(sizes)}\n")
-        found = defaults.bounds(runs, epochs)
+        found = defaults.bounds([] if quick else runs, epochs)  # the goals are of all the data
         for bound in found:
             typer.echo(str(bound))
         if figure is not None:

@@ -91,7 +91,7 @@ class Method:
             self,
             search=replace(self.search, step=step),
             field=field,
-            name=f"{self.name}({shown.removeprefix(', ')})",
+            name=f"{self.name.split('(step=')[0]}({shown.removeprefix(', ')})",
         )
 
 
@@ -484,6 +484,7 @@ def landing_sgd(
     batch_size: int | None = None,
     sampler: Any = None,
     momentum: float = 0.0,
+    tangent: Any = None,
 ) -> Method:
     r"""Stochastic gradient descent by landing: the field of a minibatch's gradient.
 
@@ -492,8 +493,9 @@ def landing_sgd(
     Without a step nothing is to be tuned: eta_k = 1 / (2 L_b sqrt(1 + k / 50)) along the gradient of
     the Euclidean metric, with the largest curvature L_b of a few minibatches, measured at the start, and
     lam = 1 / (2 eta_0); one step for all matrices of a stack. With a step it is the algorithm of
-    [AVGA24], as in ``lo.landing(step=...)``: the step is of the papers' R, lam is 1 by default, and the
-    safe step is kept.
+    [AVGA24], as in ``lo.landing(step=...)``, with lam = 1 by default and the safe step. Either way a
+    step is one of Riemannian gradient descent in the Euclidean metric, as in :func:`riemannian`; the
+    papers' own tangent term, half of it for tall X, is ``tangent=lo.fields.Canonical()``.
 
     Parameters
     ----------
@@ -508,8 +510,10 @@ def landing_sgd(
     sampler : sampler, optional
         ``lo.samplers.Reshuffled()`` by default.
     momentum : float in [0, 1)
-        Heavy ball; for more, ``lo.landing(step=..., base=lo.estimators.Adam(
-        base=lo.estimators.MiniBatch(64)))``.
+        Heavy ball, of the tangent parts of the gradients; for more, ``lo.landing(step=...,
+        base=lo.estimators.Adam(base=lo.estimators.MiniBatch(64)))``.
+    tangent : tangent of ``lo.fields``, optional
+        ``lo.fields.NearTangent()`` by default.
 
     Returns
     -------
@@ -523,8 +527,8 @@ def landing_sgd(
 
     Notes
     -----
-    A step costs, beyond the minibatch's gradient, three products p^3 (square) or n p^2 (tall; four with
-    a step). Runs end after 20 epochs unless ``stop`` or ``tol`` says otherwise.
+    A step costs, beyond the minibatch's gradient, three products p^3 (square) or n p^2 (tall), and two
+    more with momentum. Runs end after 20 epochs unless ``stop`` says otherwise (100 with ``tol``).
 
     References
     ----------
@@ -540,7 +544,7 @@ def landing_sgd(
     """
     estimator = estimators.MiniBatch(batch_size, *_given(sampler))
     rule = steps.FromCurvature(0.5, power=0.5, offset=50.0)
-    return _stochastic("landing_sgd", estimator, rule, step, lam, eps, momentum)
+    return _stochastic("landing_sgd", estimator, rule, step, lam, eps, momentum, tangent)
 
 
 def landing_saga(
@@ -551,6 +555,7 @@ def landing_saga(
     batch_size: int | None = None,
     sampler: Any = None,
     momentum: float = 0.0,
+    tangent: Any = None,
 ) -> Method:
     """SAGA by landing: variance-reduced, with a table of gradients; a constant step converges.
 
@@ -559,7 +564,7 @@ def landing_saga(
 
     Parameters
     ----------
-    step, lam, eps, batch_size, momentum
+    step, lam, eps, batch_size, momentum, tangent
         As in :func:`landing_sgd`.
     sampler : sampler, optional
         ``lo.samplers.WithReplacement()`` by default.
@@ -587,7 +592,7 @@ def landing_saga(
     """
     estimator = estimators.Saga(batch_size, *_given(sampler))
     rule = steps.FromCurvature(1.0 / 6.0)
-    return _stochastic("landing_saga", estimator, rule, step, lam, eps, momentum)
+    return _stochastic("landing_saga", estimator, rule, step, lam, eps, momentum, tangent)
 
 
 def landing_svrg(
@@ -598,6 +603,7 @@ def landing_svrg(
     batch_size: int | None = None,
     sampler: Any = None,
     momentum: float = 0.0,
+    tangent: Any = None,
 ) -> Method:
     """SVRG by landing: variance-reduced, with a full gradient now and then; a constant step converges.
 
@@ -606,7 +612,7 @@ def landing_svrg(
 
     Parameters
     ----------
-    step, lam, eps, batch_size, momentum
+    step, lam, eps, batch_size, momentum, tangent
         As in :func:`landing_sgd`; ``lo.steps.AnchorBarzilaiBorwein()`` adapts the step.
     sampler : sampler, optional
         ``lo.samplers.Reshuffled()`` by default.
@@ -632,7 +638,7 @@ def landing_svrg(
     """
     estimator = estimators.Svrg(batch_size, *_given(sampler))
     return _stochastic(
-        "landing_svrg", estimator, steps.FromCurvature(0.5), step, lam, eps, momentum
+        "landing_svrg", estimator, steps.FromCurvature(0.5), step, lam, eps, momentum, tangent
     )
 
 
@@ -641,25 +647,19 @@ def _given(sampler: Any) -> tuple[Any, ...]:
 
 
 def _stochastic(
-    name: str, estimator: Any, rule: Any, step: Any, lam: Any, eps: float, momentum: float
+    name: str,
+    estimator: Any,
+    rule: Any,
+    step: Any,
+    lam: Any,
+    eps: float,
+    momentum: float,
+    tangent: Any,
 ) -> Method:
     """The landing of an estimator: with the wanted step, or with the rule's."""
-    if momentum:
-        estimator = estimators.Momentum(momentum, base=estimator)
-        if isinstance(rule, steps.FromCurvature):  # in the long run it multiplies the step
-            rule = replace(rule, factor=rule.factor * (1.0 - momentum))
-    if step is None:
-        if lam is not None:
-            raise ValueError(
-                f"lam = {lam!r} was given without a step: without one lam is 1 / (2 eta), of the step "
-                f"chosen at the start; pass lo.{name}(step=..., lam=...), or drop lam"
-            )
-        return Method(
-            search=searches.OpenLoop(steps.Safeguarded(rule, eps)),
-            field=fields.Field(fields.NearTangent(), fields.Penalty(None)),
-            estimator=estimator,
-            name=name,
-        )
+    tangent = fields.NearTangent() if tangent is None else tangent
+    if momentum:  # a sum of old gradients' normal parts would drive the iterates apart
+        estimator = estimators.Momentum(momentum, base=estimators.Tangent(base=estimator))
     if isinstance(step, steps.AnchorBarzilaiBorwein):
         if name != "landing_svrg":
             raise ValueError(
@@ -667,11 +667,33 @@ def _stochastic(
                 "lo.landing_svrg(), or another step"
             )
         if lam is None:
-            factor = 1.0 - momentum
-            step = replace(step, cap=step.cap * factor, factor=step.factor * factor)
-            return _stochastic(name, estimator, step, None, None, eps, 0.0)
-    method = landing(step=step, lam=lam, eps=eps, base=estimator)
-    return replace(method, name=f"{name}(step={_shown(step)}, lam={method.lam:g})")
+            step, rule = None, step
+    if step is not None:
+        method = landing(step=step, lam=lam, eps=eps, base=estimator, tangent=tangent)
+        return replace(method, name=f"{name}(step={_shown(step)}, lam={method.lam:g})")
+    if lam is not None:
+        raise ValueError(
+            f"lam = {lam!r} was given without a step: without one lam is 1 / (2 eta), of the step "
+            f"chosen at the start; pass lo.{name}(step=..., lam=...), or drop lam"
+        )
+    return Method(
+        search=searches.OpenLoop(steps.Safeguarded(_shortened(rule, estimator), eps)),
+        field=fields.Field(tangent, fields.Penalty(None)),
+        estimator=estimator,
+        name=name,
+    )
+
+
+def _shortened(rule: Any, estimator: Any) -> Any:
+    """A rule that is chosen at the start, where momentum multiplies its steps in the long run."""
+    while hasattr(estimator, "base"):
+        if isinstance(estimator, estimators.Momentum):
+            share = 1.0 - estimator.beta
+            if isinstance(rule, steps.AnchorBarzilaiBorwein):
+                rule = replace(rule, cap=rule.cap * share)
+            rule = replace(rule, factor=rule.factor * share)
+        estimator = estimator.base
+    return rule
 
 
 def riemannian(
@@ -696,7 +718,8 @@ def riemannian(
         Without one it is chosen at the start as in :func:`landing_svrg`: 1 / (2 L_b); of ``Saga``
         1 / (6 L_b), of ``MiniBatch`` decreasing as in :func:`landing_sgd`.
     estimator : estimator, optional
-        ``lo.estimators.Full()`` by default.
+        ``lo.estimators.Full()`` by default. Inside ``Momentum`` say ``base=Tangent(base=...)``, as the
+        landing's presets do.
     tangent : tangent of ``lo.fields``, optional
         The Euclidean-metric gradient G - X sym(X^H G) by default; ``lo.fields.Canonical(1.0)`` is the
         canonical metric's.
@@ -746,11 +769,13 @@ def riemannian(
 
 def _default_rule(estimator: Any) -> Any:
     """The step that is chosen at the start, for what the estimator is in the end."""
-    while hasattr(estimator, "base"):
-        estimator = estimator.base
-    if isinstance(estimator, estimators.MiniBatch):
-        return steps.FromCurvature(0.5, power=0.5, offset=50.0)
-    return steps.FromCurvature(1.0 / 6.0 if isinstance(estimator, estimators.Saga) else 0.5)
+    end = estimator
+    while hasattr(end, "base"):
+        end = end.base
+    rule = steps.FromCurvature(1.0 / 6.0 if isinstance(end, estimators.Saga) else 0.5)
+    if isinstance(end, estimators.MiniBatch):
+        rule = steps.FromCurvature(0.5, power=0.5, offset=50.0)
+    return _shortened(rule, estimator)
 
 
 def _suffix_of(estimator: Any) -> str:

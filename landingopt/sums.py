@@ -148,7 +148,8 @@ class LinearModelSum:
         ``y[terms]``. ``phi`` may be None.
     data : array (N, n)
         An array of any library, a ``numpy.memmap``, or any object with ``__len__`` and slices (h5py,
-        zarr): rows are read when they are drawn. float32, float64 or complex.
+        zarr): rows are read when they are drawn, scattered ones in runs of neighbours; of such objects
+        ``sampler=lo.samplers.Reshuffled(contiguous=True)`` reads faster. float32, float64 or complex.
     p : int, optional
         Columns of X; n by default.
     chunk_terms : int, optional
@@ -259,7 +260,8 @@ class LinearModelSum:
         if getattr(values, "shape", None) != u.shape[:1]:
             raise ValueError(
                 f"phi must return one value for each term, shape {tuple(u.shape[:1])}; got "
-                f"{getattr(values, 'shape', type(values).__name__)}: leave out the mean"
+                f"{getattr(values, 'shape', type(values).__name__)}: sum over the columns of u "
+                "(axis=1), and take no mean over the terms"
             )
         total = _xp.namespace(values).sum(values)
         return float(total) if isinstance(values, np.ndarray) else total
@@ -335,7 +337,7 @@ class Stream:
     ...     grad=lambda x, a: -a.T @ (a @ x) / len(a),
     ...     batches=batches, shape=(4, 2),
     ... )
-    >>> result = lo.minimize(problem, method=lo.landing_sgd(step=0.05), rng=0)
+    >>> result = lo.minimize(problem, method=lo.landing_sgd(step=0.02), rng=0)
     >>> result.status.name, result.nit
     ('STREAM_ENDED', 400)
     >>> bool(np.linalg.norm(result.feasible_x[:2]) ** 2 > 1.95)
@@ -429,7 +431,12 @@ def _checked_rows(data: Any) -> tuple[Any, Array, int, int]:
             )
         if len(data) == 0:
             raise ValueError("data has no rows")
-        sample = np.asarray(data[0:1])
+        try:
+            sample = np.asarray(data[0:1])
+        except TypeError as error:
+            raise TypeError(
+                f"data of type {type(data).__name__} gives no slices: {error}"
+            ) from error
         shape = (len(data), *sample.shape[1:])
     _xp.check_floating(sample, "data")
     if len(shape) != 2 or 0 in shape:

@@ -56,12 +56,20 @@ def _cells(row: dict[str, Any], metrics: list[str]) -> list[str]:
         _ratio(row["ratio"]),
         _milliseconds(row["seconds_to_accuracy"]),
         _ratio(row["ratio_to_accuracy"]),
-        *(_count(row[name]) for name in ("nit", "nfev", "njev", "nhev")),
+        *(_count(row[name]) for name in ("nit", "nfev")),
+        _gradients(row),
+        _count(row["nhev"]),
         _small(row["gap"]),
         _small(row["relative_gradient_norm"]),
         _small(row["distance"]),
         *(_metric(row.get(name)) for name in metrics),
     ]
+
+
+def _gradients(row: dict[str, Any]) -> str:
+    """Full gradients; of a stochastic method as many of single terms over N."""
+    whole = row.get("epoch", row["njev"]) == row["njev"]
+    return _count(row["njev"]) if whole else f"{row['epoch']:.1f}"
 
 
 def _aligned(cells: list[str], widths: list[int]) -> str:

@@ -368,7 +368,7 @@ def test_a_sampler_of_ones_own(rng):
 
     _, grad = sums.quadratics(rng, 8, (4, 2))
     problem = lo.FiniteSum(None, grad, n_terms=8, shape=(4, 2))
-    method = lo.landing_sgd(0.05, sampler=FirstHalf())
+    method = lo.landing_sgd(0.05, sampler=FirstHalf(), tangent=lo.fields.Canonical())
     x0 = ref.in_tube(rng, (4, 2), 0.2)
     result = lo.minimize(problem, x0, method, stop=lo.MaxIterations(3))
     expected = sums.descent(lambda x: grad(x, slice(0, 4)), x0, 0.05, steps=3)

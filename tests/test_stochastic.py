@@ -266,12 +266,14 @@ def test_the_presets_are_the_landing_of_their_estimator(rng, name):
     preset = {"sgd": lo.landing_sgd, "saga": lo.landing_saga, "svrg": lo.landing_svrg}[name]
     options = dict(lam=0.7, eps=0.4, batch_size=B, sampler=estimator.sampler)
     for beta in (0.0, 0.6):
-        base = Momentum(beta, base=estimator) if beta else estimator
-        expected, _ = run(
-            case.problem, case.x0, lo.landing(0.05, lam=0.7, eps=0.4, base=base), STEPS
-        )
-        xs, result = run(case.problem, case.x0, preset(0.05, momentum=beta, **options), STEPS)
-        assert_close(xs, expected, 0.0)
+        base = Momentum(beta, base=lo.estimators.Tangent(base=estimator)) if beta else estimator
+        for tangent in (None, lo.fields.Canonical()):
+            wanted = lo.fields.NearTangent() if tangent is None else tangent
+            method = lo.landing(0.05, lam=0.7, eps=0.4, base=base, tangent=wanted)
+            expected, _ = run(case.problem, case.x0, method, STEPS)
+            method = preset(0.05, momentum=beta, tangent=tangent, **options)
+            xs, result = run(case.problem, case.x0, method, STEPS)
+            assert_close(xs, expected, 0.0)
         assert result.method.name == f"landing_{name}(step=0.05, lam=0.7)"
 
 
@@ -1159,6 +1161,87 @@ def test_the_size_of_a_table_is_told_before_it_is_allocated(rng, caplog):
     with caplog.at_level("INFO", logger="landingopt"):
         lo.minimize(problem, method=lo.landing_saga(0.1), stop=lo.MaxIterations(1), rng=0)
     assert "SAGA allocates its structured table: 9.38 KiB" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("preset", [lo.landing_svrg, lo.landing_saga])
+def test_momentum_with_a_chosen_step_converges_where_normal_parts_are_large(preset, seed):
+    """Log-cosh ICA: X^H G is positive at the optimum, and plain momentum circles."""
+    problem = lo.problems.ICA.random(10, 5000, rng=0)
+    stop = lo.GradientNorm(rtol=1e-5) | lo.MaxEpochs(120)
+    result = lo.minimize(problem, method=preset(momentum=0.9), rng=seed, stop=stop)
+    assert result.success
+
+
+def test_an_equal_step_is_equal_for_a_retraction():
+    """On tall X too: the same estimator, samples and step go the same way to first order."""
+    problem = lo.problems.SampledPCA.random(500, 12, 3, rng=0)
+    x0 = lo.stiefel.random(12, 3, rng=1)
+    ends = {}
+    for name, method in {
+        "landing": lo.landing_svrg(1e-3, batch_size=10),
+        "QR": lo.riemannian(step=1e-3, estimator=Svrg(10)),
+        "papers": lo.landing_svrg(1e-3, batch_size=10, tangent=lo.fields.Canonical()),
+    }.items():
+        ends[name] = lo.minimize(problem, x0, method, stop=lo.MaxIterations(40), rng=2).feasible_x
+    moved = np.linalg.norm(ends["QR"] - x0)
+    assert np.linalg.norm(ends["landing"] - ends["QR"]) < 0.01 * moved
+    assert np.linalg.norm(ends["papers"] - ends["QR"]) > 0.2 * moved  # half a step
+
+
+def test_the_name_of_a_chosen_method_is_a_call_that_repeats_it():
+    problem = lo.problems.SampledPCA.random(500, 12, 3, rng=0)
+    x0 = lo.stiefel.random(12, 3, rng=1)
+    chosen = lo.minimize(
+        problem, x0, lo.landing_svrg(batch_size=10), stop=lo.MaxIterations(30), rng=2
+    )
+    step, lam = chosen.method.search.step.rule.step, chosen.method.lam
+    assert chosen.method.name == f"landing_svrg(step={step:.3g}, lam={lam:.3g})"
+    given = lo.landing_svrg(step, lam=lam, batch_size=10)
+    assert given.field == chosen.method.field and given.search == chosen.method.search
+
+
+def test_a_broken_end_is_told(rng):
+    batches = [rng.standard_normal((20, 6)) for _ in range(6)]
+    batches[3][2] = np.nan
+    problem = lo.Stream(None, lambda x, a: -a.T @ (a @ x) / len(a), batches=batches, shape=(6, 2))
+    for method in (
+        lo.landing_sgd(0.1),
+        lo.landing_sgd(0.1, momentum=0.5),
+        lo.riemannian(step=0.1, estimator=MiniBatch()),
+    ):
+        with pytest.raises(lo.SolveError) as caught:
+            lo.minimize(problem, method=method, rng=0)
+        assert caught.value.result.status.name == "NONFINITE"
+    fine = lo.Stream(None, problem.grad_batch, batches=batches[:3], shape=(6, 2))
+    assert lo.minimize(fine, method=lo.landing_sgd(0.1), rng=0).status.name == "STREAM_ENDED"
+
+
+def test_rules_that_a_stream_cannot_meet_are_refused(rng):
+    batches = [rng.standard_normal((20, 6)) for _ in range(6)]
+    problem = lo.Stream(None, lambda x, a: -a.T @ (a @ x) / len(a), batches=batches, shape=(6, 2))
+    for rule in (
+        lo.MaxEpochs(3),
+        lo.GradientNorm(1e-3),
+        lo.Target(0.0) | lo.MaxIterations(3),
+    ):
+        with pytest.raises(ValueError, match="can never be met on a stream"):
+            lo.minimize(problem, method=lo.landing_sgd(0.1), stop=rule)
+    result = lo.minimize(problem, method=lo.landing_sgd(0.1), stop=lo.MaxIterations(3), rng=0)
+    assert result.nit == 3
+    with pytest.raises(ValueError, match="batches come as they are"):
+        lo.minimize(problem, method=lo.landing_sgd(0.1, batch_size=5))
+    with pytest.raises(TypeError, match="a stream does not tell"):
+        lo.compare(problem, [lo.landing_sgd(0.1)])
+
+
+def test_a_tolerance_needs_what_tells_it(rng):
+    problem = lo.problems.ICA.random(4, 300, rng=0)
+    with pytest.raises(ValueError, match="needs the gradient norm"):
+        lo.minimize(problem, method=lo.landing_svrg(), tol=1e-6, record=lo.EveryEpoch(full=False))
+    result = lo.minimize(problem, method=lo.landing_sgd(), tol=1e-12, rng=0)
+    assert 100 <= result.trace["epoch"][-1] < 101
+    assert "lo.MaxEpochs" in result.message
 
 
 # -- what is refused --------------------------------------------------------------------------

@@ -494,10 +494,8 @@ def test_a_stream_is_ten_lines(rng, beta):
     record = lo.Every(1, metrics={"corner": lambda x: x[0, 0]})
     for given in (batches, tuple(batches), lambda: iter(batches), lambda: batches):
         for method in (
-            lo.landing_sgd(0.05, momentum=beta),
-            lo.landing(
-                0.05, base=lo.estimators.Momentum(beta, base=MiniBatch()) if beta else MiniBatch()
-            ),
+            lo.landing(0.05, base=lo.estimators.Momentum(beta, base=MiniBatch())),
+            *([] if beta else [lo.landing_sgd(0.05, tangent=lo.fields.Canonical())]),
         ):
             problem = stream(given)
             for _ in range(2):  # a list, and a function that opens it, are used again

@@ -51,6 +51,11 @@ class MiniBatch:
 
     def start(self, oracle: Oracle, value: bool) -> Any:
         if hasattr(oracle.problem, "grad_batch"):
+            if self != MiniBatch():
+                raise ValueError(
+                    f"{self!r} was given for a stream, whose batches come as they are; drop batch_size "
+                    "and sampler"
+                )
             return StreamRun(oracle)
         return MiniBatchRun(self, oracle)
 

@@ -245,8 +245,12 @@ class Observer:
         return over
 
     def _last_row(self, point: Point) -> Row:
-        """The last row, measured; a limit that ends a run where the rule is met too says so."""
+        """The last row, measured: what is broken, or met, there says so before a limit does."""
         row = Row(self, point, True)
+        if isinstance(self.status, Status):
+            broken = int(self._broken(row, row.gradient_norm, row.distance))
+            if broken != RUNNING:
+                self.status = Status(broken)
         if isinstance(self.status, Status) and self.status in _LIMITS and self.whole:
             code = self.stop.verdict(row)
             if isinstance(code, int) and code != RUNNING:

@@ -25,7 +25,8 @@ class Progress:
         )
 
     def update(self, row: Any) -> None:
-        self._bar.n = round(row.epoch, 2) if self._epochs else row.iteration
+        done = round(row.epoch, 2) if self._epochs else row.iteration
+        self._bar.n = done if self._bar.total is None else min(done, self._bar.total)
         known = {
             "f {:.6g}": row.fun,
             "|grad| {:.1e}": row.gradient_norm,

@@ -325,7 +325,7 @@ def stream_pca(
     >>> rng = np.random.default_rng(0)
     >>> scales = np.array([3.0, 2.0, 1.0, 0.5])
     >>> problem = stream_pca((rng.standard_normal((50, 4)) * scales for _ in range(400)), n=4, p=2)
-    >>> result = lo.minimize(problem, method=lo.landing_sgd(step=0.05), rng=0)
+    >>> result = lo.minimize(problem, method=lo.landing_sgd(step=0.02), rng=0)
     >>> result.status.name, bool(np.linalg.norm(result.feasible_x[:2]) ** 2 > 1.95)
     ('STREAM_ENDED', True)
     """
