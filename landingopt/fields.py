@@ -176,7 +176,6 @@ class NearTangent:
     metric_scale: float = 1.0
 
     needs_gram = True
-    order = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metric_scale", _checked("metric_scale", self.metric_scale))
@@ -510,12 +509,13 @@ class RightForm(_Assembled):
         """G A and X B cancel where G is normal to the manifold, as at an optimum; u ||B|| is left.
 
         A left form needs no such care: its K is skew to the last digit. A term that is tangent to second
-        order leaves d^2 ||sym(M)|| <= 2 d^2 ||B|| more.
+        order leaves s d^2 ||sym(M)|| <= s d^2 ||M|| more.
         """
-        share: Any = 16.0 * self.kernels.unit_roundoff
-        if getattr(self.tangent, "order", None) == 2:
-            share = share + 2.0 * self._distance * self._distance
-        return self.kernels.norm(self._tangent) * share
+        noise = self.kernels.norm(self._tangent) * (16.0 * self.kernels.unit_roundoff)
+        if isinstance(self.tangent, NearTangent):
+            leak = self.kernels.norm(self._cross) * self.tangent.metric_scale
+            noise = noise + leak * self._distance * self._distance
+        return noise
 
     def curve(self, t: Any) -> tuple[Array, Array, Array]:
         kernels = self.kernels

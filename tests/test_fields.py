@@ -14,6 +14,7 @@ from landingopt.fields import (
     Field,
     Form,
     LeftForm,
+    NearTangent,
     Penalty,
     RightForm,
 )
@@ -448,3 +449,31 @@ def test_metrics_are_positive(value):
         with pytest.raises(ValueError, match=f"{name} must be a positive finite number, got"):
             make(value)
     assert type(BetaMetric(np.float32(2.0)).beta) is float
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (5, 1)])
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_near_tangent(rng, shape, dtype, scale):
+    """G - X Y, tangent to second order; psi is to first. For square X the exact left form."""
+    g = ref.gaussian(rng, shape, dtype)
+    for d in (1e-2, 1e-4):
+        x = ref.in_tube(rng, shape, d, dtype)
+        run = Field(NearTangent(scale), None).start(None)
+        point = run.point(Space(shape, Stiefel(), x))
+        point.place([x])
+        point.gradient = [g]
+        run(point)
+        f = point.forms[0].array()
+        m = ref.H(x) @ g
+        delta = ref.H(x) @ x - np.eye(shape[1])
+        if shape[0] == shape[1]:
+            k = g @ ref.H(x)
+            expected = 0.5 * (k - ref.H(k)) @ x
+        else:
+            expected = g - x @ (ref.sym(m) - ref.sym(delta @ ref.sym(m)))
+        np.testing.assert_allclose(f, scale * expected, atol=1e-12)
+        leak = np.linalg.norm(ref.sym(ref.H(x) @ f))
+        psi = g - x @ ref.sym(m)
+        assert leak <= scale * d**2 * np.linalg.norm(ref.sym(m)) * (1 + 1e-6) + 1e-13
+        assert np.linalg.norm(ref.sym(ref.H(x) @ psi)) > 0.05 * d * np.linalg.norm(ref.sym(m))

@@ -142,6 +142,7 @@ tangents = st.one_of(
     decades(-2, 2).map(lo.fields.Canonical),
     decades(-2, 2).map(lambda scale: lo.fields.Euclidean(metric_scale=scale)),
     st.builds(lo.fields.BetaMetric, decades(-2, 2), decades(-2, 2)),
+    decades(-2, 2).map(lambda scale: lo.fields.NearTangent(metric_scale=scale)),
 )
 options = st.fixed_dictionaries(
     {
@@ -265,6 +266,7 @@ def test_a_start_outside_the_tube_is_refused(rng):
         (lo.fields.Canonical(), "exact"),
         (lo.fields.Euclidean(), "bound"),
         (lo.fields.BetaMetric(0.05), "exact"),
+        (lo.fields.NearTangent(), "bound"),
     ],
 )
 def test_a_normal_gradient_of_any_size(shape, scale, dtype, tangent, safe):
