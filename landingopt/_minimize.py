@@ -268,7 +268,8 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
     if status is Status.MAX_EPOCHS:
         text += " More of them: stop=lo.GradientNorm(rtol=...) | lo.MaxEpochs(...)."
     if observer.whole:
-        if np.max(last["gradient_norm"]) > 2.0 * np.max(first) and status in _LIMITS:
+        sampled = isinstance(status, Status) and observer.oracle.counts.minibatches > 0
+        if sampled and status in _LIMITS and last["gradient_norm"] > 2.0 * first:
             text += " The gradient has grown: the step is too long for some of the terms."
         text += f" ||grad|| {np.max(last['gradient_norm']):.2e} (at the start {np.max(first):.2e}),"
     text += f" distance {np.max(last['distance']):.2e}."

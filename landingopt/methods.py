@@ -13,7 +13,7 @@ from dataclasses import field as part
 from typing import Any, Literal
 
 from landingopt import directions, estimators, fields, moves, retractions, searches, steps
-from landingopt.estimators._common import check_base, is_stochastic
+from landingopt.estimators._common import check_base, check_decay, is_stochastic
 
 
 @dataclass(frozen=True)
@@ -658,7 +658,9 @@ def _stochastic(
 ) -> Method:
     """The landing of an estimator: with the wanted step, or with the rule's."""
     tangent = fields.NearTangent() if tangent is None else tangent
-    if momentum:  # a sum of old gradients' normal parts would drive the iterates apart
+    if check_decay(
+        "momentum", momentum
+    ):  # a sum of old gradients' normal parts would drive the iterates apart
         estimator = estimators.Momentum(momentum, base=estimators.Tangent(base=estimator))
     if isinstance(step, steps.AnchorBarzilaiBorwein):
         if name != "landing_svrg":
@@ -750,7 +752,7 @@ def riemannian(
     if isinstance(retraction, type) or not callable(getattr(retraction, "start", None)):
         raise TypeError(
             "retraction must be one such as lo.retractions.QR() or lo.retractions.Polar(), got "
-            f"{retraction!r}"
+            f"{retraction!r}" + (": call it" if isinstance(retraction, type) else "")
         )
     estimator = estimators.Full() if estimator is None else check_base(estimator, "estimator")
     if step is None:

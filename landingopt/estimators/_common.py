@@ -10,9 +10,10 @@ from typing import Any
 def check_base(base: Any, what: str = "base") -> Any:
     """An estimator to build on, or an error that says what one is."""
     if isinstance(base, type) or not callable(getattr(base, "start", None)):
+        hint = f": call it, lo.estimators.{base.__name__}(...)" if isinstance(base, type) else ""
         raise TypeError(
             f"{what} must be an estimator such as lo.estimators.Full() or lo.estimators.Momentum(0.9), "
-            f"got {base!r}"
+            f"got {base!r}{hint}"
         )
     return base
 
