@@ -726,19 +726,30 @@ def _parts(text: str, option: str) -> list[str]:
     return parts
 
 
-def _run_bench(settings: Any, csv: Path | None, figure: Path | None) -> bool:
-    """Run, print, write; True where every bound that was measured holds."""
-    from landingopt.bench import profile, solvers, summary, tables
+def _say(line: str) -> None:
+    """Progress, beside the figures."""
+    typer.echo(line, err=True)
 
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
+
+@contextmanager
+def _measuring() -> Iterator[None]:
+    """One BLAS thread, what may disturb the clock, and the machine."""
+    from landingopt.bench import solvers
 
     with solvers.one_blas_thread() as warning:
         for line in (warning, solvers.busy()):
             if line:
-                say(f"warning: {line}")
+                _say(f"warning: {line}")
         typer.echo(solvers.machine())
-        records = solvers.run_battery(settings, say)
+        yield
+
+
+def _run_bench(settings: Any, csv: Path | None, figure: Path | None) -> bool:
+    """Run, print, write; True where every bound that was measured holds."""
+    from landingopt.bench import profile, solvers, summary, tables
+
+    with _measuring():
+        records = solvers.run_battery(settings, _say)
     if not records:
         raise UserError("nothing was run: no problem or no method of those is available here")
     first = settings.tols[0]
@@ -793,7 +804,7 @@ def bench_stochastic(
     "products" are the three that a step of the landing needs, each alone.
     """
     with _one_line_errors():
-        from landingopt.bench import defaults, solvers, stochastic
+        from landingopt.bench import defaults, stochastic
         from landingopt.bench import memmap as memory_map
 
         csv = None if out.lower() == "none" else _writable(Path(out))
@@ -805,24 +816,17 @@ def bench_stochastic(
         repeats = repeats or (_QUICK_REPEATS if quick else 5)
         sizes = [size for size in stochastic.SIZES if size.quick or not quick]
 
-        def say(line: str) -> None:
-            typer.echo(line, err=True)
-
-        with solvers.one_blas_thread() as warning:
-            for line in (warning, solvers.busy()):
-                if line:
-                    say(f"warning: {line}")
-            typer.echo(solvers.machine())
+        with _measuring():
             if memmap:
-                typer.echo(f"\n{memory_map.table(memory_map.measure(memmap, repeats, say))}")
+                typer.echo(f"\n{memory_map.table(memory_map.measure(memmap, repeats, _say))}")
                 return
-            epochs = stochastic.epochs(sizes, names, repeats, say)
+            epochs = stochastic.epochs(sizes, names, repeats, _say)
             typer.echo("\nAn epoch of minibatch steps, milliseconds.\n")
             typer.echo(stochastic.epochs_table(epochs))
-            ways = stochastic.ways(names, repeats, quick, say)
+            ways = stochastic.ways(names, repeats, quick, _say)
             typer.echo("\nTo within 1e-8 of the optimal value, relative to the start.\n")
             typer.echo(stochastic.ways_table(ways))
-            runs = defaults.run(quick, say)
+            runs = defaults.run(quick, _say)
             typer.echo("\nWithout a step: epochs to a relative gradient norm of 1e-8.\n")
             typer.echo(defaults.table(runs))
         typer.echo("\nMemory.\n")
