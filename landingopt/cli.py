@@ -780,7 +780,7 @@ Examples:
 )
 def bench_stochastic(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer sizes, less data: within a minute.")
+        bool, typer.Option("--quick", help="Fewer sizes, less data: about a minute.")
     ] = False,
     methods: _Names = None,
     repeats: _Repeats = None,
