@@ -170,7 +170,8 @@ def _solve(
 ) -> Result:
     space = Space(problem.shape, problem.constraint, x0)
     oracle = Oracle(problem, space, rng)
-    if hasattr(problem, "grad_batch") and not getattr(method, "stochastic", False):
+    stochastic = isinstance(method, Method) and method.stochastic
+    if hasattr(problem, "grad_batch") and not stochastic:
         problem.grad(x0)  # type: ignore[misc] # it says what a stream is for
     if isinstance(method, Method) and method.search.needs_value and not oracle.has_value:
         raise TypeError(
@@ -179,7 +180,6 @@ def _solve(
         )
     if space.array and space.blocks[0].batch:
         inputs.look_at_stack(oracle, x0)
-    stochastic = isinstance(method, Method) and method.stochastic
     if stochastic:
         inputs.look_at_sum(oracle, x0)
     rule, note = inputs.stop_rule(stop, tol, oracle, stochastic)

@@ -94,10 +94,8 @@ class ToLoss:
 def method(name: str, step: float, estimator: Any) -> Any:
     """Step and metric are the same for all: a step along the Euclidean-metric gradient."""
     if name == "landing":
-        field = lo.fields.Field(lo.fields.NearTangent(), lo.fields.Penalty(0.5 / step))
-        rule = lo.steps.Safeguarded(lo.steps.Constant(step))
-        search = lo.searches.OpenLoop(rule)
-        return lo.Method(search=search, field=field, estimator=estimator, name="landing")
+        tangent = lo.fields.NearTangent()
+        return lo.landing(step=step, lam=0.5 / step, tangent=tangent, base=estimator)
     return lo.riemannian(MOVES[name], step=step, estimator=estimator)
 
 

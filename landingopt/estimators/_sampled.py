@@ -59,6 +59,21 @@ def started(recipe: Any, oracle: Oracle, blocks: bool = False) -> SamplerRun:
     return recipe.sampler.start(oracle.n_terms, size, oracle.rng, blocks)
 
 
+class Sampled:
+    """What a run on some terms of a sum tells step rules."""
+
+    __slots__ = ()
+
+    recipe: Any
+    oracle: Oracle
+
+    def epoch(self) -> float:
+        return self.oracle.epoch()
+
+    def curvature(self, x: list[Array]) -> float:
+        return curvature(self.recipe, self.oracle, x)
+
+
 class Slopes:
     """phi_i' of every term of linear models at one x (or each at its own): the structured table.
 

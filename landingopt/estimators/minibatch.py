@@ -60,7 +60,7 @@ class MiniBatch:
         return MiniBatchRun(self, oracle)
 
 
-class MiniBatchRun:
+class MiniBatchRun(_sampled.Sampled):
     __slots__ = ("recipe", "oracle", "draws", "_estimate")
 
     def __init__(self, recipe: MiniBatch, oracle: Oracle):
@@ -81,12 +81,6 @@ class MiniBatchRun:
                 for b, g, out in zip(blocks, gradient, self._estimate, strict=True)
             ]
         point.estimate = gradient
-
-    def epoch(self) -> float:
-        return self.oracle.epoch()
-
-    def curvature(self, x: list[Array]) -> float:
-        return _sampled.curvature(self.recipe, self.oracle, x)
 
 
 class StreamRun:

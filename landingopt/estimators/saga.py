@@ -111,9 +111,10 @@ class Saga:
     def start(self, oracle: Oracle, value: bool) -> Any:
         needed = self._bytes(oracle)
         structured = self._is_structured(oracle)
+        kind = "structured" if structured else "full"
         if needed > self.max_bytes:
             raise ValueError(
-                f"SAGA's {'structured' if structured else 'full'} table would take {shown(needed)}, "
+                f"SAGA's {kind} table would take {shown(needed)}, "
                 f"more than max_bytes = {shown(self.max_bytes)}. Use lo.landing_svrg(), which keeps one "
                 "gradient"
                 + (
@@ -124,7 +125,6 @@ class Saga:
                 )
                 + "; or raise lo.estimators.Saga(max_bytes=...)"
             )
-        kind = "structured" if structured else "full"
         _LOG.info("SAGA allocates its %s table: %s", kind, shown(needed))
         return (StructuredSagaRun if structured else SagaRun)(self, oracle)
 
@@ -137,7 +137,7 @@ def shown(size: int) -> str:
     return f"{size} bytes"
 
 
-class SagaRun:
+class SagaRun(_sampled.Sampled):
     """The full table: a gradient for each block of terms."""
 
     __slots__ = ("recipe", "oracle", "draws", "_table", "_mean", "_estimate", "_change")
@@ -192,14 +192,8 @@ class SagaRun:
         point.gradient = [_xp.copy(m) for m in self._mean]
         point.estimate = list(point.gradient)
 
-    def epoch(self) -> float:
-        return self.oracle.epoch()
 
-    def curvature(self, x: list[Array]) -> float:
-        return _sampled.curvature(self.recipe, self.oracle, x)
-
-
-class StructuredSagaRun:
+class StructuredSagaRun(_sampled.Sampled):
     """The table of slopes of linear models, in the user's orientation."""
 
     __slots__ = ("recipe", "oracle", "draws", "_slopes", "_mean")
@@ -234,12 +228,6 @@ class StructuredSagaRun:
         self._mean = self._mean + product * (1.0 / problem.n_terms)
         self._slopes.write(terms, slopes)
         point.estimate = [block.inner(estimate)]
-
-    def epoch(self) -> float:
-        return self.oracle.epoch()
-
-    def curvature(self, x: list[Array]) -> float:
-        return _sampled.curvature(self.recipe, self.oracle, x)
 
 
 def _fresh(terms: Any) -> np.ndarray | None:

@@ -96,11 +96,11 @@ class Svrg:
         return SvrgRun(self, oracle)
 
 
-class SvrgRun:
+class SvrgRun(_sampled.Sampled):
     """The anchor Z, G(Z), and the way since; ``_longest`` is m."""
 
     __slots__ = (
-        "recipe", "oracle", "draws", "_longest", "_steps", "_due", "_halfway", "_anchor", "_user",
+        "recipe", "oracle", "draws", "_longest", "_steps", "_halfway", "_anchor", "_user",
         "_full", "_estimate", "_linear", "_slopes", "_before", "_pair", "_way",
     )  # fmt: skip
 
@@ -112,7 +112,6 @@ class SvrgRun:
         self._longest = max(1, round(inner * terms / size))
         self._steps = 0  # since the anchor
         self._way = 0  # between the last two
-        self._due = True  # the anchor moves at the next point
         self._halfway: list[Array] | None = None
         self._anchor: list[Array] = []
         self._user: Any = None  # the anchor in the user's form
@@ -132,7 +131,7 @@ class SvrgRun:
         if point.estimate is not None:
             return
         self._steps += 1
-        if self._due or self._arrived(point):
+        if not self._anchor or self._arrived(point):
             self._move_anchor(point)
             return
         terms, weight = self.draws.draw(), self.draws.weight
@@ -179,7 +178,7 @@ class SvrgRun:
         self._user = space.readonly(space.to_user(self._anchor))
         self._full = [_xp.copy(g) for g in point.gradient]
         point.gradient = point.estimate = list(self._full)
-        self._way, self._steps, self._due, self._halfway = self._steps, 0, False, None
+        self._way, self._steps, self._halfway = self._steps, 0, None
 
     # -- the change since ---------------------------------------------------------------------
 
@@ -213,12 +212,6 @@ class SvrgRun:
         return [self.oracle.space.blocks[0].inner(product)]
 
     # -- what step rules ask ------------------------------------------------------------------
-
-    def epoch(self) -> float:
-        return self.oracle.epoch()
-
-    def curvature(self, x: list[Array]) -> float:
-        return _sampled.curvature(self.recipe, self.oracle, x)
 
     def anchor_pair(self) -> tuple[float, float, int] | None:
         """<s, s>, <s, y> and m, of the last two anchors; y the change of G - X sym(X^H G)."""
