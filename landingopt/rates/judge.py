@@ -1,0 +1,445 @@
+r"""The verdict on a law: slopes of means, rounding floors, and whether f pays for the gradients.
+
+For a sublinear law with promised mean phi(T), the excess of a series is the slope of
+log(mean(T) / phi(T)) against log T over the last four dyadic marks, of the running mean and of the mean
+over the last half. A sequence that obeys the law has an excess of at most 0 in the long run; a plateau
+under O(1/T) one of 1.
+
+**Does f pay?**  A step eta along a tangent term of metric scale s lowers f by s eta ||grad f||^2 to
+first order, so that over a window
+
+    share = (f at its begin - f at its end) / sum s eta_t ||grad f(X_t)||^2
+
+is about 1 while the method descends and 0 on a plateau of noise, or on a cycle. Where f is bounded
+below, what has been paid for is O(1/T) by itself; so a slope that is not steep enough yet is held
+against the law only where the gradients are not paid for, and a steep one is not trusted where they
+are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from landingopt.rates.laws import Law, Linear, Quadratic, Sublinear
+from landingopt.rates.series import (
+    MARKS,
+    Integral,
+    Observed,
+    Slope,
+    dense_enough,
+    fitted_slope,
+    means,
+)
+
+TOLERANCE = 0.1  # on the excess
+PAID = 0.25  # a share below this is not a descent
+SHORTEST = 128  # iterations, below which nothing is decided
+_FALL = 100.0  # how far a series falls to its floor at least
+
+
+class Verdict(Enum):
+    """What the data say of a law."""
+
+    CONSISTENT = "consistent"
+    REJECTED = "rejected"
+    INCONCLUSIVE = "inconclusive"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class SeriesReport:
+    """One series against the law.
+
+    Attributes
+    ----------
+    name : str
+        "||grad||^2", "N" or "f - f*".
+    verdict : Verdict
+    reason : str
+    running, tail : Slope or None
+        Of the running mean, and of the mean over the last half; None where the series was not fitted.
+    promised : float
+        The slope that the law promises over the same marks.
+    horizons, running_means, tail_means : arrays
+        The marks T and the means there (over the seeds).
+    decides : bool
+        False: shown, but no theorem speaks of it.
+    paid : float or None
+        The share of the gradients that f has paid for over the last half.
+    """
+
+    name: str
+    verdict: Verdict
+    reason: str
+    running: Slope | None = None
+    tail: Slope | None = None
+    promised: float = math.nan
+    horizons: np.ndarray | None = None
+    running_means: np.ndarray | None = None
+    tail_means: np.ndarray | None = None
+    decides: bool = True
+    paid: float | None = None
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Below these a series is rounding; ``reached`` says that the solver itself stopped there."""
+
+    gradient: float
+    infeasibility: float
+    fun: float
+    reached: bool = False
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """The marks of a law, and the runs to read each of them from."""
+
+    horizons: np.ndarray
+    runs: list[list[Observed]]
+
+    @classmethod
+    def of(cls, runs: Sequence[Observed], fresh: bool) -> _Marked | str:
+        """The marks, or why there are none."""
+        lengths = sorted({run.horizon for run in runs})
+        if not fresh or len(lengths) == 1:
+            T = lengths[0]
+            if T < SHORTEST:
+                return f"{T} iterations are too few: at least {SHORTEST}, better 2^13"
+            horizons = T / 2.0 ** np.arange(MARKS - 1, -1, -1)
+            chosen = [list(runs)] * MARKS
+        else:
+            lengths = lengths[-MARKS:]
+            if len(lengths) < 3 or lengths[-1] < 4 * lengths[0] or lengths[0] < SHORTEST:
+                return (
+                    f"the runs have the lengths {', '.join(map(str, lengths))}: a step fixed in advance "
+                    f"needs fresh runs of at least three lengths from {SHORTEST} on that span a factor "
+                    "of 4, better 2^10, 2^11, 2^12 and 2^13"
+                )
+            horizons = np.array(lengths, dtype=float)
+            chosen = [[run for run in runs if run.horizon == T] for T in lengths]
+            seeds = min(map(len, chosen))
+            chosen = [group[:seeds] for group in chosen]
+        sparse = [
+            T for T, group in zip(horizons, chosen) if not all(dense_enough(r, T) for r in group)
+        ]
+        if sparse:
+            return (
+                f"too few rows in the last half before iteration {sparse[0]:g}: record at least 64 to "
+                "each doubling of the iterations"
+            )
+        return cls(horizons, chosen)
+
+
+def judge(
+    runs: Sequence[Observed],
+    law: Law,
+    floors: Floors,
+    *,
+    reference_value: float | None = None,
+    scale: float = 0.5,
+) -> tuple[list[SeriesReport], float]:
+    """The reports of all series that the runs have, and the horizon used."""
+    gaps = _gaps(runs, reference_value)
+    if isinstance(law, (Linear, Quadratic)):
+        from landingopt.rates.local import judge_local
+
+        return judge_local(runs, law, floors, gaps), float(min(run.horizon for run in runs))
+    assert isinstance(law, Sublinear)
+    marked = _Marked.of(runs, law.fresh)
+    paid = None if isinstance(marked, str) else share_paid(marked.runs[-1], floors, scale)
+    gradient = _gradient(runs, law, floors, marked, paid)
+    reports = [gradient]
+    if all(run.infeasibility is not None for run in runs):
+        reports.append(_infeasibility(runs, law, floors, marked, gradient))
+    if gaps is not None:
+        reports.append(_gap(runs, gaps, law, floors, marked, gradient))
+    horizon = float(max(run.horizon for run in runs))
+    return reports, horizon
+
+
+def overall(reports: Sequence[SeriesReport]) -> Verdict:
+    """REJECTED where one series is, CONSISTENT where all that decide are."""
+    verdicts = [report.verdict for report in reports if report.decides]
+    if Verdict.REJECTED in verdicts:
+        return Verdict.REJECTED
+    return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else Verdict.CONSISTENT
+
+
+# -- the three series -----------------------------------------------------------------------------
+
+
+def _gradient(
+    runs: Sequence[Observed],
+    law: Sublinear,
+    floors: Floors,
+    marked: _Marked | str,
+    paid: float | None,
+) -> SeriesReport:
+    name, floor = "||grad||^2", floors.gradient
+    if all(float(run.gradient.max()) <= floor for run in runs):
+        return SeriesReport(
+            name,
+            Verdict.INCONCLUSIVE,
+            "at rounding from the first iterate on: nothing is left to converge; start elsewhere",
+        )
+    landed = _reached([run.gradient for run in runs], floor, floors.reached)
+    if landed:
+        return _fast(name, runs, [run.gradient for run in runs], floor, paid)
+    if isinstance(marked, str):
+        return SeriesReport(name, Verdict.INCONCLUSIVE, marked)
+    report = _fitted(name, [[run.gradient for run in g] for g in marked.runs], marked, law, floor)
+    assert report.running is not None and report.tail is not None
+    excess = _excess(report)
+    steep = excess.value <= TOLERANCE
+    if steep and excess.high > _room(law):
+        return _with(
+            report,
+            Verdict.INCONCLUSIVE,
+            f"too noisy: the slope's interval does not leave out a plateau ({excess.high:+.2f} above "
+            "the promised slope); more seeds, or a longer horizon",
+            paid,
+        )
+    if steep and law.paid and paid is not None and paid < PAID:
+        return _with(
+            report,
+            Verdict.INCONCLUSIVE,
+            f"steep so far, but f has fallen by only {paid:.0%} of what its gradients amount to over "
+            "the last half: a plateau may lie ahead; a longer horizon decides",
+            paid,
+        )
+    if steep:
+        return _with(report, Verdict.CONSISTENT, "as steep as promised", paid)
+    what = f"{excess.value:+.2f} above the promised slope {report.promised:+.2f}"
+    if paid is not None and paid >= PAID:
+        return _with(
+            report,
+            Verdict.INCONCLUSIVE,
+            f"{what}, but f still falls by {paid:.0%} of what its gradients amount to: the run is still "
+            "descending (past a saddle, or along flat directions), and a longer horizon decides",
+            paid,
+        )
+    if excess.low <= TOLERANCE:
+        return _with(report, Verdict.INCONCLUSIVE, f"{what}, {_spread(excess, runs)}", paid)
+    if paid is None and _changing(report):
+        return _with(
+            report,
+            Verdict.INCONCLUSIVE,
+            f"{what}, and the slope itself is changing: a longer horizon decides (columns feasible_fun "
+            "and step would, too: do the gradients still lower f?)",
+            paid,
+        )
+    unpaid = "" if paid is None else f"; f pays for {max(paid, 0.0):.0%} of the gradients"
+    return _with(report, Verdict.REJECTED, f"{what}{unpaid}", paid)
+
+
+def _infeasibility(
+    runs: Sequence[Observed],
+    law: Sublinear,
+    floors: Floors,
+    marked: _Marked | str,
+    gradient: SeriesReport,
+) -> SeriesReport:
+    name, floor = "N", floors.infeasibility
+    values = [run.infeasibility for run in runs]
+    if all(float(v.max()) <= floor for v in values):  # type: ignore[union-attr]
+        return SeriesReport(
+            name, Verdict.CONSISTENT, "on the manifold, to rounding, from first to last"
+        )
+    if _reached(values, floor, False):
+        return _fast(name, runs, values, floor)
+    if isinstance(marked, str):
+        return SeriesReport(name, Verdict.INCONCLUSIVE, marked)
+    groups = [[run.infeasibility for run in group] for group in marked.runs]
+    report = _fitted(name, groups, marked, law, floor)
+    assert report.tail is not None and gradient is not None
+    excess = _excess(report)
+    if excess.value <= TOLERANCE:
+        if excess.high > _room(law):
+            return _with(report, Verdict.INCONCLUSIVE, "too noisy; more seeds, or a longer horizon")
+        return _with(report, Verdict.CONSISTENT, "as steep as promised")
+    what = f"{excess.value:+.2f} above the promised slope {report.promised:+.2f}"
+    # N is fed by the gradients: d is of the order of eta^2 ||R||^2.
+    growing = gradient.tail is not None and gradient.tail.value > 0.0
+    if gradient.verdict is Verdict.INCONCLUSIVE and growing:
+        return _with(
+            report,
+            Verdict.INCONCLUSIVE,
+            f"{what}, fed by gradients that are growing themselves; a longer horizon decides",
+        )
+    if excess.low <= TOLERANCE and report.tail.high > report.tail.low:
+        return _with(
+            report,
+            Verdict.INCONCLUSIVE,
+            f"{what}, within the noise; more seeds, or a longer horizon",
+        )
+    return _with(
+        report, Verdict.REJECTED, f"{what}: the iterates do not come to the manifold as promised"
+    )
+
+
+def _gap(
+    runs: Sequence[Observed],
+    gaps: list[np.ndarray],
+    law: Sublinear,
+    floors: Floors,
+    marked: _Marked | str,
+    gradient: SeriesReport,
+) -> SeriesReport:
+    """f - f*: no theorem promises it for an f that is not convex; shown, and a contradiction told."""
+    name, floor = "f - f*", floors.fun
+    if _reached(gaps, floor, False):
+        report = _fast(name, runs, gaps, floor)
+        return _with(report, report.verdict, report.reason, decides=False)
+    if isinstance(marked, str):
+        return SeriesReport(name, Verdict.INCONCLUSIVE, marked, decides=False)
+    by_run = {id(run): gap for run, gap in zip(runs, gaps)}
+    groups = [[by_run[id(run)] for run in group] for group in marked.runs]
+    report = _fitted(name, groups, marked, law, floor)
+    if _excess(report).value <= TOLERANCE:
+        return _with(report, Verdict.CONSISTENT, "as steep", decides=False)
+    reason = "slower than the gradients"
+    if gradient.verdict is Verdict.CONSISTENT and _level(gaps, floor):
+        reason = (
+            "it stays where it is while the gradients vanish: another critical point than the minimum "
+            "(the other component, a saddle), or gradients that are not those of f"
+        )
+    return _with(report, Verdict.INCONCLUSIVE, reason, decides=False)
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def share_paid(runs: Sequence[Observed], floors: Floors, scale: float) -> float | None:
+    """The share of s sum eta ||grad||^2 over the last half that f has fallen by; None if not known.
+
+    f is averaged over an eighth of T at both ends, against noise, and the sum is between their middles.
+    """
+    if any(run.fun is None or run.step is None for run in runs):
+        return None
+    fallen, owed = 0.0, 0.0
+    for run in runs:
+        T = run.horizon
+        assert run.fun is not None and run.step is not None
+        # The step of a row led to it: the next one's is the step from it.
+        ahead = np.append(run.step[1:], run.step[-1])
+        f = Integral(run.iteration, run.fun)
+        fallen += f.mean(T / 2, 5 * T / 8) - f.mean(7 * T / 8, T)
+        owed += scale * Integral(run.iteration, ahead * run.gradient)(9 * T / 16, 15 * T / 16)
+    # In the rounding of f nothing can be told.
+    return fallen / owed if owed > 4.0 * floors.fun * len(runs) else None
+
+
+def _reached(values: Sequence[Any], floor: float, stopped: bool) -> bool:
+    """Has each series fallen to its floor, and stayed there to the end?"""
+    for v in values:
+        last = float(np.median(v[-max(1, len(v) // 50) :]))
+        fell = float(v.max()) > _FALL * max(floor, last)
+        if not (fell and (last <= floor or stopped)):
+            return False
+    return True
+
+
+def _level(values: Sequence[np.ndarray], floor: float) -> bool:
+    """Flat over the last half, above the floor."""
+    for v in values:
+        half = v[len(v) // 2 :]
+        if half.min() <= 10.0 * floor or half.max() > 1.5 * half.min():
+            return False
+    return True
+
+
+def _fast(
+    name: str,
+    runs: Sequence[Observed],
+    values: Sequence[Any],
+    floor: float,
+    paid: float | None = None,
+) -> SeriesReport:
+    low = [max(floor, float(np.median(v[-max(1, len(v) // 50) :]))) for v in values]
+    above = [
+        int(run.iteration[np.max(np.flatnonzero(v > 10.0 * level), initial=0)])
+        for run, v, level in zip(runs, values, low, strict=True)
+    ]
+    drop = min(float(v.max()) / level for v, level in zip(values, low, strict=True))
+    return SeriesReport(
+        name,
+        Verdict.CONSISTENT,
+        f"faster than promised: at rounding after iteration {max(above)}, a fall by {drop:.0e}",
+        paid=paid,
+    )
+
+
+def _fitted(
+    name: str, groups: list[list[Any]], marked: _Marked, law: Sublinear, floor: float
+) -> SeriesReport:
+    running, tail = [], []
+    for T, runs, values in zip(marked.horizons, marked.runs, groups, strict=True):
+        pairs = [means(run, v, np.array([T])) for run, v in zip(runs, values, strict=True)]
+        running.append([max(float(a[0]), 1e-300) for a, _ in pairs])
+        tail.append([max(float(b[0]), 1e-300) for _, b in pairs])
+    promise = law.promise(marked.horizons)
+    x = np.log(marked.horizons) - np.mean(np.log(marked.horizons))
+    return SeriesReport(
+        name,
+        Verdict.INCONCLUSIVE,
+        "",
+        running=fitted_slope(marked.horizons, np.array(running)),
+        tail=fitted_slope(marked.horizons, np.array(tail)),
+        promised=float(x @ np.log(promise) / (x @ x)),
+        horizons=marked.horizons,
+        running_means=np.mean(running, axis=1),
+        tail_means=np.mean(tail, axis=1),
+    )
+
+
+def _excess(report: SeriesReport) -> Slope:
+    """The larger of the two excesses over the promised slope."""
+    assert report.running is not None and report.tail is not None
+    worse = max(report.running, report.tail, key=lambda slope: slope.value)
+    p = report.promised
+    return Slope(worse.value - p, worse.low - p, worse.high - p)
+
+
+def _room(law: Sublinear) -> float:
+    """An interval of excesses beyond this does not leave out a plateau."""
+    return max(0.8 * law.power, 4.0 * TOLERANCE)
+
+
+def _spread(excess: Slope, runs: Sequence[Observed]) -> str:
+    """Why the interval does not decide."""
+    between = f"{excess.low:+.2f} to {excess.high:+.2f}"
+    if len(runs) > 1:
+        return f"within the noise ({between}): more seeds, or a longer horizon"
+    return f"and from mark to mark {between}: a longer horizon decides"
+
+
+def _changing(report: SeriesReport) -> bool:
+    """Do the last two slopes from mark to mark differ, so that no regime has been reached?"""
+    assert report.tail_means is not None and report.horizons is not None
+    local = np.diff(np.log(report.tail_means)) / np.diff(np.log(report.horizons))
+    return bool(abs(local[-1] - local[-2]) > 0.5)
+
+
+def _with(
+    report: SeriesReport,
+    verdict: Verdict,
+    reason: str,
+    paid: float | None = None,
+    decides: bool = True,
+) -> SeriesReport:
+    return replace(report, verdict=verdict, reason=reason, paid=paid, decides=decides)
+
+
+def _gaps(runs: Sequence[Observed], reference_value: float | None) -> list[np.ndarray] | None:
+    if reference_value is None or any(run.fun is None for run in runs):
+        return None
+    return [np.asarray(run.fun) - reference_value for run in runs]
