@@ -5,9 +5,11 @@
 """
 
 from landingopt.rates import laws
-from landingopt.rates.experiment import check, check_trace
+from landingopt.rates.certificates import CertificateReport, certify
 from landingopt.rates.comparison import SameRate, same_rate
+from landingopt.rates.constants import Constants
 from landingopt.rates.evidence import Evidence, evidence_table
+from landingopt.rates.experiment import check, check_trace
 from landingopt.rates.judge import SeriesReport, Verdict
 from landingopt.rates.report import RateReport
 from landingopt.rates.series import Slope
@@ -15,6 +17,8 @@ from landingopt.rates.theorems import Theorem, theorem_of
 from landingopt.rates.unbiased import Unbiasedness, check_unbiased
 
 __all__ = [
+    "CertificateReport",
+    "Constants",
     "Evidence",
     "RateReport",
     "SameRate",
@@ -23,6 +27,7 @@ __all__ = [
     "Theorem",
     "Unbiasedness",
     "Verdict",
+    "certify",
     "check",
     "check_trace",
     "check_unbiased",

@@ -27,6 +27,7 @@ from landingopt.result import Result
 from landingopt.status import Status
 
 _FLOOR = 100.0  # in units of the rounding
+_LOCAL = 0.01  # how well a local rate must agree
 
 
 def check(
@@ -360,7 +361,26 @@ def _exact(
     floors: Floors,
     reference_value: float | None,
 ) -> tuple[Evidence, ...]:
-    return ()
+    """The exact local rates, where they are known, and the run was long enough to tell them."""
+    from landingopt.rates.exact import local_factors, measured_factor
+
+    try:
+        factors = local_factors(problem, method, x0=result.x)
+    except (TypeError, ValueError):
+        return ()
+    series = [("||grad||^2", run.gradient, factors.gap, floors.gradient)]
+    if reference_value is not None and run.fun is not None:
+        series.append(("f - f*", run.fun - reference_value, factors.gap, floors.fun))
+    found = []
+    for name, values, factor, floor in series:
+        measured, width = measured_factor(run.iteration, values, floor)
+        if width <= 0.5 * _LOCAL * (1.0 - factor):  # the tail has been reached
+            found.append(
+                Evidence.law(
+                    f"local rate of {name}, -log(factor)", -math.log(measured), -math.log(factor), _LOCAL
+                )
+            )
+    return tuple(found)
 
 
 def _check_reference(runs: list[Observed], reference_value: float, floors: Floors) -> None:
