@@ -23,6 +23,7 @@ import landingopt as lo
 from landingopt import _inputs, _xp
 from landingopt._compare import Comparison, compare, problem_name
 from landingopt.problems import Procrustes
+from landingopt.rates import command as _rates
 from landingopt.result import Result
 from landingopt.table import _power
 
@@ -596,6 +597,11 @@ def _save(result: Result, path: Path) -> Path:
     return path
 
 
+# -- rates ------------------------------------------------------------------------------------
+
+app.command(short_help=_rates.SHORT_HELP, epilog=_rates.EPILOG)(_rates.rates)
+
+
 # -- bench ------------------------------------------------------------------------------------
 
 bench = typer.Typer(
@@ -858,6 +864,7 @@ Examples:
   landingopt procrustes --p 40
   landingopt solve my_problem.py:problem --tol 1e-10
   landingopt methods
+  landingopt rates --problem ica --method landing-saga
   landingopt bench solvers --quick
 """
 )

@@ -397,3 +397,6 @@ def _geodesic(weight: float, kernels: Any, form: Any, eta: Any, work: Array, out
         e, ok = kernels.matmul(e, turn), ok & fine
     e1, e2 = e[..., :p, :], kernels.scale(e[..., p:, :], 1.0 / s)
     return _assembled(kernels, form.x, m, c, e1, e2, out), math.inf, ok
+
+
+RETRACTIONS = (QR, CholeskyQR, Polar, Cayley, Exponential)

@@ -384,7 +384,7 @@ def test_quadratic_laws():
         (lo.landing_svrg(0.1), laws.OneOverT(), True),
         (lo.riemannian(step=0.1), laws.OneOverT(), True),
         (lo.riemannian(step=0.1, estimator=lo.estimators.Saga()), laws.OneOverT(), False),
-        (lo.riemannian(step=0.1, estimator=lo.estimators.MiniBatch()), laws.Bounded(), True),
+        (lo.riemannian(step=0.1, estimator=lo.estimators.MiniBatch()), laws.Bounded(), False),
         (lo.pymanopt("ConjugateGradient"), laws.OneOverT(), False),
     ],
 )  # fmt: skip

@@ -4,12 +4,13 @@
 ``lo.rates.check_trace(trace, law)`` does so with the trace of any solver.
 """
 
-from landingopt.rates import laws
+from landingopt.rates import exact, laws
 from landingopt.rates.certificates import CertificateReport, certify
 from landingopt.rates.comparison import SameRate, same_rate
 from landingopt.rates.constants import Constants
 from landingopt.rates.evidence import Evidence, evidence_table
 from landingopt.rates.experiment import check, check_trace
+from landingopt.rates.factors import LocalFactors, local_factors
 from landingopt.rates.judge import SeriesReport, Verdict
 from landingopt.rates.report import RateReport
 from landingopt.rates.series import Slope
@@ -20,6 +21,7 @@ __all__ = [
     "CertificateReport",
     "Constants",
     "Evidence",
+    "LocalFactors",
     "RateReport",
     "SameRate",
     "SeriesReport",
@@ -32,7 +34,9 @@ __all__ = [
     "check_trace",
     "check_unbiased",
     "evidence_table",
+    "exact",
     "laws",
+    "local_factors",
     "same_rate",
     "theorem_of",
 ]

@@ -16,6 +16,7 @@ from landingopt.methods import Method
 from landingopt.observe.record import Every
 from landingopt.observe.stop import GradientNorm, MaxIterations
 from landingopt.rates.judge import Verdict
+from landingopt.rates.series import students_half_width
 from landingopt.rates.theorems import descent_scale, is_square
 from landingopt.searches import OpenLoop
 from landingopt.steps import Safeguarded
@@ -198,11 +199,7 @@ def _arrival(norm: np.ndarray, way: np.ndarray, level: float) -> float | None:
 
 
 def _verdict(logs: Sequence[float], margin: float, what: str) -> SameRate:
-    from scipy.stats import t
-
-    count = len(logs)
-    mean = float(np.mean(logs))
-    half = float(t.ppf(0.975, count - 1) * np.std(logs, ddof=1) / math.sqrt(count))
+    count, mean, half = len(logs), float(np.mean(logs)), students_half_width(np.array(logs))
     ratio, low, high = math.exp(mean), math.exp(mean - half), math.exp(mean + half)
     if 1.0 - margin <= low and high <= 1.0 + margin:
         verdict, said = Verdict.CONSISTENT, "the same rate"

@@ -110,6 +110,8 @@ def check(
             "of its trace one by one with lo.rates.check_trace"
         )
     stochastic = isinstance(method, Method) and method.stochastic
+    if stochastic:  # what does not go together is refused before the work
+        minimize(problem, x0, method, stop=MaxIterations(0), record=Strata(), rng=0)
     theorem = theorem_of(method)
     law = theorem.law if expect is None else check_law(expect)
     source = theorem.source or OBSERVED
@@ -132,20 +134,22 @@ def check(
         return RateReport(
             Verdict.REJECTED, reason, law, source, (), tuple(checks), (), last.nit, seeds, title
         )
-    if reference_value is None:
-        reference_value = _optimal_value(problem, results[0])
     runs = [Observed.of(result.trace) for result in results]
+    given = reference_value
+    reference_value = _optimal_value(problem, results[0]) if given is None else given
     floors = _floors(problem, results, runs, reference_value)
+    if given is not None:
+        _check_reference(runs, given, floors)
     reports, used = judge(
         runs,
         law,
         floors,
         reference_value=reference_value,
-        scale=descent_scale(method, is_square(problem)),
+        scale=_scale(method, problem),
     )
     verdict = overall(reports)
     reason = judged(reports, verdict)
-    ended = results[-1].nit < horizon and results[-1].status not in (
+    ended = results[-1].nit < horizon - 1 and results[-1].status not in (
         Status.AT_ROUNDING,
         Status.CONVERGED,
     )
@@ -353,6 +357,12 @@ def _floors(
     )
 
 
+def _scale(method: Any, problem: Any) -> float | None:
+    """What f owes to the gradients; None where steps are not along them (momentum, Adam)."""
+    transformed = hasattr(getattr(method, "estimator", None), "base")
+    return None if transformed else descent_scale(method, is_square(problem))
+
+
 def _exact(
     problem: Any,
     method: Any,
@@ -362,7 +372,7 @@ def _exact(
     reference_value: float | None,
 ) -> tuple[Evidence, ...]:
     """The exact local rates, where they are known, and the run was long enough to tell them."""
-    from landingopt.rates.exact import local_factors, measured_factor
+    from landingopt.rates.factors import local_factors, measured_factor
 
     try:
         factors = local_factors(problem, method, x0=result.x)
@@ -377,7 +387,10 @@ def _exact(
         if width <= 0.5 * _LOCAL * (1.0 - factor):  # the tail has been reached
             found.append(
                 Evidence.law(
-                    f"local rate of {name}, -log(factor)", -math.log(measured), -math.log(factor), _LOCAL
+                    f"local rate of {name}, -log(factor)",
+                    -math.log(measured),
+                    -math.log(factor),
+                    _LOCAL,
                 )
             )
     return tuple(found)

@@ -74,6 +74,10 @@ class SeriesReport:
         False: shown, but no theorem speaks of it.
     paid : float or None
         The share of the gradients that f has paid for over the last half.
+    rounding_after : int or None
+        The last iteration above rounding, where the series fell to it.
+    floor : float
+        Below it the series is rounding.
     """
 
     name: str
@@ -87,6 +91,8 @@ class SeriesReport:
     tail_means: np.ndarray | None = None
     decides: bool = True
     paid: float | None = None
+    rounding_after: int | None = None
+    floor: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def judge(
     floors: Floors,
     *,
     reference_value: float | None = None,
-    scale: float = 0.5,
+    scale: float | None = 0.5,
 ) -> tuple[list[SeriesReport], float]:
     """The reports of all series that the runs have, and the horizon used."""
     gaps = _gaps(runs, reference_value)
@@ -155,7 +161,9 @@ def judge(
         return judge_local(runs, law, floors, gaps), float(min(run.horizon for run in runs))
     assert isinstance(law, Sublinear)
     marked = _Marked.of(runs, law.fresh)
-    paid = None if isinstance(marked, str) else share_paid(marked.runs[-1], floors, scale)
+    paid = None
+    if scale is not None and not isinstance(marked, str):
+        paid = share_paid(marked.runs[-1], floors, scale)
     gradient = _gradient(runs, law, floors, marked, paid)
     reports = [gradient]
     if all(run.infeasibility is not None for run in runs):
@@ -212,8 +220,8 @@ def _gradient(
         return _with(
             report,
             Verdict.INCONCLUSIVE,
-            f"steep so far, but f has fallen by only {paid:.0%} of what its gradients amount to over "
-            "the last half: a plateau may lie ahead; a longer horizon decides",
+            f"steep so far, but f has fallen by only {max(paid, 0.0):.0%} of what its gradients amount "
+            "to over the last half: a plateau may lie ahead; a longer horizon decides",
             paid,
         )
     if steep:
@@ -250,7 +258,8 @@ def _infeasibility(
 ) -> SeriesReport:
     name, floor = "N", floors.infeasibility
     values = [run.infeasibility for run in runs]
-    if all(float(v.max()) <= floor for v in values):  # type: ignore[union-attr]
+    # A rise by rounding that the floor, a bound, does not tell from the run's own.
+    if all(float(v.max()) <= _FALL * floor and _last(v) <= floor for v in values):  # type: ignore[union-attr]
         return SeriesReport(
             name, Verdict.CONSISTENT, "on the manifold, to rounding, from first to last"
         )
@@ -341,11 +350,16 @@ def share_paid(runs: Sequence[Observed], floors: Floors, scale: float) -> float 
 def _reached(values: Sequence[Any], floor: float, stopped: bool) -> bool:
     """Has each series fallen to its floor, and stayed there to the end?"""
     for v in values:
-        last = float(np.median(v[-max(1, len(v) // 50) :]))
+        last = _last(v)
         fell = float(v.max()) > _FALL * max(floor, last)
         if not (fell and (last <= floor or stopped)):
             return False
     return True
+
+
+def _last(values: Any) -> float:
+    """The median of the last 2 %."""
+    return float(np.median(values[-max(1, len(values) // 50) :]))
 
 
 def _level(values: Sequence[np.ndarray], floor: float) -> bool:
@@ -364,7 +378,7 @@ def _fast(
     floor: float,
     paid: float | None = None,
 ) -> SeriesReport:
-    low = [max(floor, float(np.median(v[-max(1, len(v) // 50) :]))) for v in values]
+    low = [max(floor, _last(v)) for v in values]
     above = [
         int(run.iteration[np.max(np.flatnonzero(v > 10.0 * level), initial=0)])
         for run, v, level in zip(runs, values, low, strict=True)
@@ -375,6 +389,8 @@ def _fast(
         Verdict.CONSISTENT,
         f"faster than promised: at rounding after iteration {max(above)}, a fall by {drop:.0e}",
         paid=paid,
+        rounding_after=max(above),
+        floor=max(low),
     )
 
 
@@ -398,6 +414,7 @@ def _fitted(
         horizons=marked.horizons,
         running_means=np.mean(running, axis=1),
         tail_means=np.mean(tail, axis=1),
+        floor=floor,
     )
 
 

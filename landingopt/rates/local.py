@@ -29,7 +29,7 @@ def judge_local(
 def _linear(
     name: str, run: Observed, values: np.ndarray, floor: float, law: Linear
 ) -> SeriesReport:
-    from landingopt.rates.exact import measured_factor
+    from landingopt.rates.factors import measured_factor
 
     found = measured_factor(run.iteration, values, floor)
     if math.isnan(found.factor):

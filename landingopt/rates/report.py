@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from landingopt.rates.evidence import Evidence, evidence_table
 from landingopt.rates.judge import SeriesReport, Verdict
@@ -101,7 +101,7 @@ def _series_table(series: Sequence[SeriesReport]) -> str:
                 "" if report.running is None else str(report.running),
                 "" if report.tail is None else str(report.tail),
                 promised,
-                "" if report.paid is None else f"{report.paid:.0%}",
+                "" if report.paid is None else f"{max(report.paid, 0.0):.0%}",
                 (str(report.verdict) if report.decides else "shown") + f": {report.reason}",
             )
         )

@@ -168,16 +168,18 @@ def _infeasibility(columns: dict[str, Any], rows: int) -> np.ndarray | None:
 
 
 class Integral:
-    """t -> sum over the iterates before t, each unrecorded one as the recorded one next to it."""
+    """Sums over the iterates a <= t < b, each unrecorded one as the recorded one next to it."""
 
     def __init__(self, iteration: np.ndarray, values: np.ndarray):
         between = 0.5 * (iteration[:-1] + iteration[1:] + 1)
-        self.edges = np.concatenate([[0.0], between, [iteration[-1] + 1.0]])
-        self.sums = np.concatenate([[0.0], np.cumsum(np.diff(self.edges) * values)])
+        self.begins = np.concatenate([[0.0], between])
+        self.ends = np.concatenate([between, [iteration[-1] + 1.0]])
+        self.values = values
 
     def __call__(self, a: float, b: float) -> float:
-        low, high = np.interp([a, b], self.edges, self.sums)
-        return float(high - low)
+        # Not as a difference of cumulative sums: what is left at the end is far below their rounding.
+        inside = np.minimum(self.ends, b) - np.maximum(self.begins, a)
+        return float(np.maximum(inside, 0.0) @ self.values)
 
     def mean(self, a: float, b: float) -> float:
         return self(a, b) / (b - a)
@@ -221,8 +223,13 @@ def fitted_slope(horizons: np.ndarray, values: np.ndarray) -> Slope:
     if seeds == 1:
         local = np.diff(np.log(values[:, 0])) / np.diff(np.log(horizons))
         return Slope(slope, float(local.min()), float(local.max()))
-    from scipy.stats import t
-
-    each = weights @ np.log(values)
-    half = float(t.ppf(0.975, seeds - 1) * each.std(ddof=1) / math.sqrt(seeds))
+    half = students_half_width(weights @ np.log(values))
     return Slope(slope, slope - half, slope + half)
+
+
+def students_half_width(samples: np.ndarray) -> float:
+    """Of the 95 % interval for the mean."""
+    from scipy.special import stdtrit  # the quantile of Student's t
+
+    count = len(samples)
+    return float(stdtrit(count - 1, 0.975) * np.std(samples, ddof=1) / math.sqrt(count))

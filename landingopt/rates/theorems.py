@@ -9,6 +9,7 @@ import numpy as np
 
 from landingopt import estimators, fields, moves, retractions, searches, steps
 from landingopt.methods import Method
+from landingopt.rates.factors import scales_of
 from landingopt.rates.laws import Bounded, Law, LogOverSqrtT, OneOverSqrtT, OneOverT, Sublinear
 
 OBSERVED = "no theorem; observed"
@@ -29,7 +30,13 @@ def theorem_of(method: Any) -> Theorem:
     """The law that a method's parts promise.
 
     A method without a theorem (a line search, Barzilai–Borwein steps, directions with a memory,
-    momentum, Adam, the solvers of others) is held against O(1/T), and labelled so.
+    momentum, Adam, POGO, stochastic steps with a retraction, the solvers of others) is held against the
+    law of its kind all the same, and labelled so.
+
+    References
+    ----------
+    [AVGA24]; Boumal, Absil, Cartis, Global rates of convergence for nonconvex optimization on
+    manifolds, IMA J. Numer. Anal. 39, 2019, for gradient descent with a retraction.
 
     Examples
     --------
@@ -79,22 +86,9 @@ def _source(method: Method, estimator: Any) -> str:
         return ""
     if isinstance(method.move, moves.Additive) and isinstance(method.field.normal, fields.Penalty):
         return f"[AVGA24], {kind}"
-    if isinstance(method.move, _RETRACTIONS):
-        return {
-            "gradient descent": "Boumal, Absil, Cartis 2019",
-            "SGD": "Bonnabel 2013",
-            "SVRG": "Zhang, Reddi, Sra 2016",
-        }.get(kind, "")
+    if isinstance(method.move, retractions.RETRACTIONS) and kind == "gradient descent":
+        return "Boumal, Absil, Cartis 2019"
     return ""
-
-
-_RETRACTIONS = (
-    retractions.QR,
-    retractions.CholeskyQR,
-    retractions.Polar,
-    retractions.Cayley,
-    retractions.Exponential,
-)
 
 
 def with_horizon(method: Any, T: int) -> Any:
@@ -117,13 +111,11 @@ def descent_scale(method: Any, square: bool) -> float:
     On the manifold a tangent term is a X skew(X^H G) + b (I - X X^H) G with b <= a. For square X the
     second part vanishes.
     """
-    tangent = getattr(getattr(method, "field", None), "tangent", None)
-    b = float(getattr(tangent, "metric_scale", 1.0))
-    if not square:
-        return b
-    return {fields.Canonical: 2.0 * b, fields.BetaMetric: b / getattr(tangent, "beta", 1.0)}.get(
-        type(tangent), b
-    )
+    try:
+        a, b = scales_of(getattr(getattr(method, "field", None), "tangent", None))
+    except TypeError:
+        return 1.0
+    return a if square else b
 
 
 def is_square(problem: Any) -> bool:
