@@ -110,9 +110,9 @@ _REFUSALS: list[tuple[Callable[[Method], bool], str]] = [
         "pass that field, or use OpenLoop",
     ),
     (
-        lambda m: _line_search(m) and not isinstance(m.move, moves.NewtonSchulz),
-        "LineSearch and Wolfe need the move NewtonSchulz(): their merit is unbounded below off the "
-        "manifold, so trial points are brought back before f is evaluated; pass "
+        lambda m: _line_search(m) and isinstance(m.move, (moves.Additive, moves.Pogo)),
+        "LineSearch and Wolfe need the move NewtonSchulz() or a retraction: their merit is unbounded "
+        "below off the manifold, so trial points are brought back before f is evaluated; pass "
         "move=lo.moves.NewtonSchulz()",
     ),
     (
@@ -702,6 +702,7 @@ def riemannian(
     retraction: Any = None,
     *,
     step: float | Callable[[int], float] | Any | None = None,
+    search: Any = None,
     estimator: Any = None,
     tangent: Any = None,
 ) -> Method:
@@ -719,6 +720,9 @@ def riemannian(
     step : float, function of the iteration, or step rule, optional
         Without one it is chosen at the start as in :func:`landing_svrg`: 1 / (2 L_b); of ``Saga``
         1 / (6 L_b), of ``MiniBatch`` decreasing as in :func:`landing_sgd`.
+    search : search, optional
+        In place of steps: ``lo.searches.LineSearch()`` takes Barzilai–Borwein steps with a nonmonotone
+        search on f, ``lo.searches.LineSearch(memory=0.0)`` is Armijo's.
     estimator : estimator, optional
         ``lo.estimators.Full()`` by default. Inside ``Momentum`` say ``base=Tangent(base=...)``, as the
         landing's presets do.
@@ -733,7 +737,7 @@ def riemannian(
     Raises
     ------
     TypeError, ValueError
-        A part of the wrong kind, a step that is not positive.
+        A part of the wrong kind, a step that is not positive, a step and a search.
 
     References
     ----------
@@ -755,17 +759,21 @@ def riemannian(
             f"{retraction!r}" + (": call it" if isinstance(retraction, type) else "")
         )
     estimator = estimators.Full() if estimator is None else check_base(estimator, "estimator")
-    if step is None:
-        rule: Any = _default_rule(estimator)
-    else:
-        rule = as_step(step)
+    if search is not None and step is not None:
+        raise ValueError(
+            f"step = {step!r} was given with a search, which chooses its steps: drop one of the two (its "
+            "first trials are lo.searches.LineSearch(guess=...))"
+        )
+    if search is None:
+        search = searches.OpenLoop(_default_rule(estimator) if step is None else as_step(step))
     name = type(retraction).__name__
+    kind = "" if isinstance(search, searches.OpenLoop) else f", {type(search).__name__}"
     return Method(
-        search=searches.OpenLoop(rule),
+        search=search,
         field=fields.Field(fields.PSI if tangent is None else tangent, normal=None),
         move=retraction,
         estimator=estimator,
-        name=f"riemannian({name}{_suffix_of(estimator)})",
+        name=f"riemannian({name}{kind}{_suffix_of(estimator)})",
     )
 
 

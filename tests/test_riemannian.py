@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import reference as ref
@@ -156,3 +158,51 @@ def test_the_metric_can_be_chosen():
 def test_mistakes(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         lo.riemannian(**arguments)
+
+
+# -- searches ---------------------------------------------------------------------------------
+
+SEARCHES = {
+    "nonmonotone": lo.searches.LineSearch(),
+    "Armijo": lo.searches.LineSearch(memory=0.0),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("retraction", RETRACTIONS.values(), ids=RETRACTIONS)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        lo.problems.Procrustes.random(8, rng=0),
+        lo.problems.Procrustes.random(6, dtype=np.complex128, rng=1),
+        lo.problems.PCA.random(20, 4, rng=2),
+        lo.problems.Procrustes.random(4, stack=(3,), rng=3),
+    ],
+    ids=repr,
+)
+def test_line_searches_with_a_retraction_solve(problem, retraction, search):
+    """To 1e-9, on the manifold throughout, and f never above where it began."""
+    method = lo.riemannian(retraction, search=search)
+    result = lo.minimize(problem, method=method, tol=1e-9, rng=1)
+    assert result.success
+    assert np.max(result.trace["distance"]) < 1e-10  # eigh loses u ||Z||^2 in a long step
+    fun = result.trace["fun"]
+    assert np.all(fun[-1] < fun[0])
+    if search.memory == 0.0:
+        assert np.all(np.diff(fun, axis=0) <= 1e-11 * np.abs(fun[:-1]))
+
+
+@pytest.mark.parametrize("base", [lo.landing_lbfgs(), lo.landing_cg(), lo.landing_newton()])
+def test_directions_with_a_memory_take_a_retraction(base):
+    method = dataclasses.replace(base, move=lo.retractions.QR())
+    problem = lo.problems.Procrustes.random(10, rng=0)
+    result = lo.minimize(problem, method=method, tol=1e-9, rng=1)
+    assert result.success
+    assert np.max(result.trace["distance"]) < 1e-13
+
+
+def test_a_step_and_a_search_are_refused():
+    with pytest.raises(ValueError, match=r"step = 0\.1 was given with a search"):
+        lo.riemannian(step=0.1, search=lo.searches.LineSearch())
+    with pytest.raises(ValueError, match="NewtonSchulz"):
+        lo.Method(search=lo.searches.LineSearch(), field=lo.landing().field)
