@@ -761,7 +761,7 @@ def riemannian(
     estimator = estimators.Full() if estimator is None else check_base(estimator, "estimator")
     if search is not None and step is not None:
         raise ValueError(
-            f"step = {step!r} was given with a search, which chooses its steps: drop one of the two (its "
+            f"step = {step!r} was given with a search, which chooses its steps: drop one of them (its "
             "first trials are lo.searches.LineSearch(guess=...))"
         )
     if search is None:

@@ -17,6 +17,7 @@ from landingopt.rates.experiment import check
 from landingopt.rates.judge import Verdict
 from landingopt.rates.report import RateReport
 from landingopt.rates.theorems import OBSERVED, theorem_of
+from landingopt.sums import FiniteSum
 
 # -- problems, and a step for each ----------------------------------------------------------------
 
@@ -43,8 +44,25 @@ def _ica(p: int, n: int | None, dtype: Any, rng: Any) -> Any:
     return problems.ICA(data, p=p)
 
 
+def _procrustes_sum(p: int, n: int | None, dtype: Any, rng: Any) -> Any:
+    """The mean over pairs of ||X a_i - b_i||^2 / 2, a_i and b_i the columns of A and B."""
+    whole = problems.Procrustes.random(p, n, _TERMS, dtype=dtype, rng=rng)
+    A, B = whole.A, whole.B
+
+    def fun(x: Any, terms: Any) -> float:
+        residual = x @ A[:, terms] - B[:, terms]
+        return 0.5 * float(np.sum(np.abs(residual) ** 2)) / residual.shape[1]
+
+    def grad(x: Any, terms: Any) -> Any:
+        a = A[:, terms]
+        return (x @ a - B[:, terms]) @ a.conj().T * (1.0 / a.shape[1])
+
+    return FiniteSum(fun, grad, n_terms=_TERMS, shape=whole.shape, like=A)
+
+
 PROBLEMS: dict[str, Callable[..., Any]] = {
     "procrustes": _procrustes,
+    "procrustes-sum": _procrustes_sum,
     "pca": _pca,
     "sampled-pca": _sampled_pca,
     "ica": _ica,
@@ -192,11 +210,14 @@ _QUICK = (
     "landing_sgd, step fixed for T", "landing_sgd", "landing_sgd, constant step", "landing_saga",
     "landing_svrg", "riemannian SGD",
 )  # fmt: skip
-_SIZES = {"procrustes": 10, "pca": 4, "sampled-pca": 4, "ica": 5}
+_SIZES = {"procrustes": 10, "procrustes-sum": 5, "pca": 4, "sampled-pca": 4, "ica": 5}
 
 
 def entries(quick: bool = False) -> list[Entry]:
-    """Every method on two problems: Procrustes and PCA, or sampled PCA and log-cosh ICA.
+    """Every method on Procrustes, PCA and a finite sum.
+
+    Methods of the full gradient on both and on sampled PCA, stochastic ones on Procrustes as a sum over
+    pairs of columns, on sampled PCA and on log-cosh ICA.
 
     Examples
     --------
@@ -204,12 +225,13 @@ def entries(quick: bool = False) -> list[Entry]:
     True
     """
     found = []
-    for methods_of, names in ((_FULL, ("procrustes", "pca")), (_SUM, ("sampled-pca", "ica"))):
+    full, sums = ("procrustes", "pca", "sampled-pca"), ("sampled-pca", "procrustes-sum", "ica")
+    for methods_of, names in ((_FULL, full), (_SUM, sums)):
         for method, make in methods_of.items():
             if not quick:
                 found += [Entry(method, name, "float64", make) for name in names]
                 if method in _SINGLE:
-                    found.append(Entry(method, names[-1], "float32", make))
+                    found += [Entry(method, name, "float32", make) for name in names]
             elif method in _QUICK:
                 found.append(Entry(method, names[0], "float64", make))
     return found
