@@ -22,6 +22,7 @@ import typer
 import landingopt as lo
 from landingopt import _inputs, _xp
 from landingopt._compare import Comparison, compare, problem_name
+from landingopt.figures import command as _figures
 from landingopt.problems import Procrustes
 from landingopt.rates import command as _rates
 from landingopt.result import Result
@@ -600,6 +601,11 @@ def _save(result: Result, path: Path) -> Path:
 # -- rates ------------------------------------------------------------------------------------
 
 app.command(short_help=_rates.SHORT_HELP, epilog=_rates.EPILOG)(_rates.rates)
+
+
+# -- figure -----------------------------------------------------------------------------------
+
+app.command(short_help=_figures.SHORT_HELP, epilog=_figures.EPILOG)(_figures.figure)
 
 
 # -- bench ------------------------------------------------------------------------------------
