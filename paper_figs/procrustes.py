@@ -15,8 +15,8 @@ from landingopt.figures.style import above, label, legend, line, panels, thinned
 
 TITLE = "Procrustes: the landing against retractions"
 CAPTION = (
-    "All methods take the same step, half of the largest stable one (the talk does not state its own), and "
-    "lam = 1 / (4 step), which is in proportion to the scale of f. f is taken at the closest feasible point. "
+    "All methods take the same step, half of the largest stable one (the talk does not state its own), "
+    "and lam = 1 / (4 step), in proportion to the scale of f. f is taken at the closest feasible point. "
     "pymanopt's steepest descent has a line search of its own."
 )
 

@@ -1,9 +1,9 @@
 """Compute and draw figures: what is up to date is left alone, what is broken is made again.
 
 A figure is a file of ``paper_figs`` with ``TITLE``, ``CAPTION``, ``compute(quick) -> dict`` and
-``draw(data) -> matplotlib Figure``. ``compute`` returns plain data: ``settings``, whatever ``draw`` needs,
-``numbers`` (what was measured) and ``claims``: sentences, each with whether it holds, which say what the
-figure shows of what the papers state. ``CAPTION`` says what differs from them, and why.
+``draw(data) -> matplotlib Figure``. ``compute`` returns plain data: ``settings``, whatever ``draw``
+needs, ``numbers`` (what was measured) and ``claims``: sentences, each with whether it holds, which say
+what the figure shows of what the papers state. ``CAPTION`` says what differs from them, and why.
 """
 
 from __future__ import annotations
