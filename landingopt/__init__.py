@@ -12,6 +12,7 @@ from landingopt import (
     estimators,
     fields,
     moves,
+    optimizers,
     plotting,
     problems,
     rates,
@@ -23,6 +24,8 @@ from landingopt import (
 )
 from landingopt._compare import Comparison, compare
 from landingopt._minimize import minimize
+from landingopt.baselines.penalty import penalty
+from landingopt.baselines.trivialization import trivialization
 from landingopt.gradient_check import check_gradient, check_hessian
 from landingopt.methods import (
     Method,
@@ -92,6 +95,8 @@ __all__ = [
     "landing_svrg",
     "minimize",
     "moves",
+    "optimizers",
+    "penalty",
     "plotting",
     "pogo",
     "problems",
@@ -103,4 +108,5 @@ __all__ = [
     "searches",
     "steps",
     "stiefel",
+    "trivialization",
 ]

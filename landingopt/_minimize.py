@@ -170,7 +170,7 @@ def _solve(
 ) -> Result:
     space = Space(problem.shape, problem.constraint, x0)
     oracle = Oracle(problem, space, rng)
-    stochastic = isinstance(method, Method) and method.stochastic
+    stochastic = bool(getattr(method, "stochastic", False))
     if hasattr(problem, "grad_batch") and not stochastic:
         problem.grad(x0)  # type: ignore[misc] # it says what a stream is for
     if isinstance(method, Method) and method.search.needs_value and not oracle.has_value:

@@ -99,6 +99,15 @@ def _needed(what: str, step: float | None) -> float:
     return step
 
 
+def _retracted(retraction: Any) -> Callable[[float | None, float | None], Any]:
+    def make(step: float | None, lam: float | None) -> Any:
+        if lam is not None:
+            raise UserError("--lam is not of retraction methods, which never leave the manifold")
+        return lo.riemannian(retraction, step=step)
+
+    return make
+
+
 def _pymanopt(name: str) -> Callable[[float | None, float | None], Any]:
     return lambda step, lam: lo.pymanopt(name)
 
@@ -141,6 +150,45 @@ METHODS = {
     "landing-svrg": Entry(
         "variance-reduced with full gradients now and then; the step as for landing-saga",
         lambda step, lam: lo.landing_svrg(step, lam=lam),
+    ),
+    "riemannian-qr": Entry(
+        "gradient descent with the QR retraction; the step is chosen at the start, or --step",
+        _retracted(lo.retractions.QR()),
+        5_000,
+    ),
+    "riemannian-choleskyqr": Entry(
+        "the same point by Cholesky: the cheapest retraction for tall x",
+        _retracted(lo.retractions.CholeskyQR()),
+        5_000,
+    ),
+    "riemannian-polar": Entry(
+        "with the projection, by Newton-Schulz: matrix products only",
+        _retracted(lo.retractions.Polar()),
+        5_000,
+    ),
+    "riemannian-cayley": Entry(
+        "with Cayley's retraction: the inverse of a p x p matrix",
+        _retracted(lo.retractions.Cayley()),
+        5_000,
+    ),
+    "riemannian-exponential": Entry(
+        "along geodesics: matrix exponentials",
+        _retracted(lo.retractions.Exponential()),
+        5_000,
+    ),
+    "riemannian-search": Entry(
+        "QR with Barzilai-Borwein steps and a line search: gradient descent at full strength",
+        lambda step, lam: lo.riemannian(search=lo.searches.LineSearch()),
+    ),
+    "trivialization": Entry(
+        "x as an exponential of a skew matrix, which SciPy's L-BFGS-B moves: dear derivatives",
+        lambda step, lam: lo.trivialization(),
+        5_000,
+    ),
+    "penalty": Entry(
+        "f + lam ||x^T x - I||^2 by SciPy's L-BFGS-B (--lam, 1 by default): never quite orthogonal",
+        lambda step, lam: lo.penalty(1.0 if lam is None else lam),
+        5_000,
     ),
     "pymanopt-sd": Entry(
         "pymanopt's steepest descent: a baseline with retractions; slow where ill-conditioned",
@@ -197,7 +245,10 @@ class Device(str, Enum):
 
 _ON_CPU = "landing,landing-lbfgs,landing-newton,landing-step,pymanopt-sd,pymanopt-cg,pymanopt-tr"
 _ON_CUDA = "landing,landing-step"
-_STEPPED = ("landing-step", "pogo", "landing-sgd", "landing-saga", "landing-svrg")
+_RETRACTED = tuple(
+    f"riemannian-{name}" for name in ("qr", "choleskyqr", "polar", "cayley", "exponential")
+)
+_STEPPED = ("landing-step", "pogo", "landing-sgd", "landing-saga", "landing-svrg", *_RETRACTED)
 
 
 @app.command(
@@ -466,10 +517,11 @@ def solve(
     The script is run as a module would be imported. Exit code 0 if solved, else 1.
     """
     with _one_line_errors():
-        if method not in _STEPPED and not (step is None and lam is None):
+        stepped = method in _STEPPED
+        if not (step is None or stepped) or not (lam is None or stepped or method == "penalty"):
             raise UserError(
                 "--step and --lam belong to --method landing-step and the stochastic ones (--step to "
-                f"pogo too), not to {method}"
+                f"pogo and riemannian-... too, --lam to penalty), not to {method}"
             )
         entry = _entry(method)
         for path in (out, trace):

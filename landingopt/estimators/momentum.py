@@ -29,9 +29,9 @@ class Momentum:
 
     Old gradients keep their normal part, and what was normal there is tangent in part here. With the
     landing's R and the heavy ball an optimum is stable only for eta phi < (1 - beta)^2 / beta, phi the
-    largest mean of two eigenvalues of sym(X^H G) there, and where they are negative, as in PCA, for
-    eta |phi| < (1 - beta^2) / beta (Nesterov's form bears a little more of the first). ``base=Tangent()``
-    sums tangent parts: there is no such limit.
+    largest mean of two eigenvalues of sym(X^H G) there (Nesterov's form bears a little more), and where
+    they are negative, as in PCA, for eta |phi| < (1 - beta^2) / beta. ``base=Tangent()`` sums tangent
+    parts: there is no such limit.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from landingopt import methods, retractions, steps
+from landingopt import methods, steps
 from landingopt.rates import catalogue, laws
 from landingopt.rates.evidence import Evidence, evidence_table
 from landingopt.rates.experiment import check, check_trace
@@ -30,18 +30,9 @@ _LAWS: dict[str, laws.Law] = {
 _DTYPES = ("float64", "float32", "complex128", "complex64")
 
 
-def _retracted(retraction: Any) -> Callable[[Any], Any]:
-    return lambda step: methods.riemannian(retraction, step=step)
-
-
 # Beside those of `landingopt methods`: name -> (step or None -> method).
 _OWN: dict[str, Callable[[Any], Any]] = {
     "landing-sgd-horizon": lambda step: methods.landing_sgd(steps.Horizon(step or 4.0, 1)),
-    "riemannian-qr": _retracted(retractions.QR()),
-    "riemannian-choleskyqr": _retracted(retractions.CholeskyQR()),
-    "riemannian-polar": _retracted(retractions.Polar()),
-    "riemannian-cayley": _retracted(retractions.Cayley()),
-    "riemannian-exponential": _retracted(retractions.Exponential()),
 }
 
 _EXIT = {Verdict.CONSISTENT: 0, Verdict.REJECTED: 1, Verdict.INCONCLUSIVE: 3}

@@ -13,7 +13,6 @@ from landingopt import _inputs, _xp
 from landingopt._compare import problem_name
 from landingopt._minimize import minimize
 from landingopt.gradient_check import check_gradient
-from landingopt.methods import Method
 from landingopt.observe.stop import MaxIterations
 from landingopt.observe.trace import Trace
 from landingopt.rates.evidence import Evidence
@@ -109,7 +108,7 @@ def check(
             f"x0 has shape {tuple(x0.shape)}, a stack: check one of its problems, or judge the columns "
             "of its trace one by one with lo.rates.check_trace"
         )
-    stochastic = isinstance(method, Method) and method.stochastic
+    stochastic = bool(getattr(method, "stochastic", False))
     if stochastic:  # what does not go together is refused before the work
         minimize(problem, x0, method, stop=MaxIterations(0), record=Strata(), rng=0)
     theorem = theorem_of(method)
