@@ -131,7 +131,7 @@ def make(
     drawn = computed or not _newer((png, pdf), data_file)
     if drawn:
         figure = module.draw(data)
-        figure.savefig(png)
+        figure.savefig(png, dpi=figure.dpi)
         figure.savefig(pdf)
     claims = [(str(sentence), bool(holds)) for sentence, holds in data.get("claims", [])]
     return Made(

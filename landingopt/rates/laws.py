@@ -68,7 +68,7 @@ class Sublinear(Law):
 
 @dataclass(frozen=True)
 class OneOverT(Sublinear):
-    """O(1/T): gradient descent with a constant step, and the variance-reduced methods.
+    """O(1/T): gradient descent with a constant step, SAGA; SVRG is seen to obey it.
 
     (1/T) sum ||R(X_t)||^2 <= 4 (L_0 - L_*) / (eta T) and (1/T) sum N(X_t) <= 2 (L_0 - L_*) / (eta nu T).
 

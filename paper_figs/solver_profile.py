@@ -1,0 +1,106 @@
+"""The performance profile of the solver benchmark, on its quick battery: ``landingopt bench
+solvers``.
+
+How many runs a method has solved within tau times the time of the fastest method of the run.
+"""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from landingopt.bench.battery import chosen
+from landingopt.bench.solvers import METHODS, Settings, one_blas_thread, run_battery
+from landingopt.bench.summary import performance_profile
+from landingopt.figures.data import array
+from landingopt.figures.style import label, legend, line, panels
+
+TITLE = "Performance profile of the solvers"
+CAPTION = (
+    "Four problems (Procrustes p = 10 and 40, unbalanced Procrustes 60 x 20, PCA 500 x 5), three "
+    "starts each, gradient norms of 1e-6 and 1e-10 of the first, measured at the closest feasible "
+    "point by the benchmark, whatever a solver says. A run has at most 4 s, and pymanopt's solvers "
+    "3000 iterations. pymanopt as it comes: cost and gradient are two calls of the user's functions, "
+    "and its line searches compare values of f, whose rounding hides what 1e-10 needs. The problems "
+    "are small, so that a library's own overhead counts."
+)
+
+
+def compute(quick):
+    settings = Settings(
+        families=chosen(["procrustes-10", "unbalanced-60x20"] if quick else None, quick=True),
+        methods=[name for name in METHODS if not (quick and name == "pymanopt-sd")],
+        seeds=1 if quick else 3,
+        repeats=1 if quick else 3,
+        tols=(1e-6,) if quick else (1e-6, 1e-10),
+        timeout=1.0 if quick else 4.0,
+    )
+    with one_blas_thread():
+        records = run_battery(settings)
+    profiles = {tol: performance_profile(records, tol) for tol in settings.tols}
+    claims, shares = [], {}
+    for tol, profile in profiles.items():
+        mine = [r for r in records if r.ours and r.tol == tol]
+        solved = sum(r.solved for r in mine)
+        theirs = [r for r in records if not r.ours and r.tol == tol]
+        claims.append(
+            (
+                f"to {tol:g} our methods solve {solved} of {len(mine)} runs (pymanopt's "
+                f"{sum(r.solved for r in theirs)} of {len(theirs)})",
+                solved == len(mine),
+            )
+        )
+        if not quick:
+            first = {name: sum(f == 1.0) for name, f in profile.factors.items()}
+            shares[tol] = {name: int(count) for name, count in first.items()}
+            ours = sum(count for name, count in shares[tol].items() if name.startswith("landing"))
+            claims.append(
+                (f"to {tol:g} one of ours is the fastest on {ours} of {profile.runs} runs",
+                 ours == profile.runs)
+            )  # fmt: skip
+    return {
+        "settings": {
+            "families": [family.name for family in settings.families], "methods": settings.methods,
+            "seeds": settings.seeds, "repeats": settings.repeats, "timeout": settings.timeout,
+        },
+        "profiles": [
+            {"tol": tol, "runs": profile.runs, "factors": profile.factors}
+            for tol, profile in profiles.items()
+        ],
+        "records": [asdict(record) for record in records],
+        "numbers": {"fastest": shares},
+        "claims": claims,
+    }  # fmt: skip
+
+
+# Ours in the landing's blues, pymanopt's in black and greys.
+_LOOKS = {
+    "landing": ("#0072B2", "-", "o"),
+    "landing-lbfgs": ("#003A5C", (0, (5, 1.5)), "s"),
+    "landing-cg": ("#4C9FD0", (0, (3, 1.2)), "^"),
+    "landing-newton": ("#0072B2", (0, (1.2, 1.2)), "D"),
+    "pymanopt-sd": ("#B0B0B0", (0, (3, 1.2)), "v"),
+    "pymanopt-cg": ("#000000", (0, (3, 1.2)), "*"),
+    "pymanopt-tr": ("#707070", (0, (1.2, 1.2)), "P"),
+}
+
+
+def draw(data):
+    profiles = data["profiles"]
+    figure, axes = panels(1, len(profiles), height=3.0)
+    longest = max(max(f) for each in profiles for f in each["factors"].values() if f)
+    for axis, profile in zip(axes[0], profiles):
+        for name, values in profile["factors"].items():
+            factors = array(values)
+            x = np.concatenate([[1.0], factors, [1.15 * longest]])
+            y = np.concatenate([[0.0], np.arange(1, len(factors) + 1), [len(factors)]])
+            colour, dash, marker = _LOOKS[name]
+            style = line("landing") | {"color": colour, "linestyle": dash, "marker": marker}
+            style |= {"label": name, "markevery": max(1, len(x) // 6)}
+            axis.step(x, y / profile["runs"], where="post", clip_on=False, **style)
+        axis.set_xscale("log", base=2)
+        axis.set_xlim(1.0, 1.15 * longest)
+        axis.set_ylim(0.0, 1.02)
+        title = f"gradient norm to {profile['tol']:g}, {profile['runs']} runs"
+        label(axis, r"$\tau$: time over the fastest method's", "fraction of runs solved", title)
+    legend(figure, axes[0], columns=2 * len(profiles))
+    return figure
