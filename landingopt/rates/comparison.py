@@ -12,6 +12,7 @@ import numpy as np
 from landingopt import _inputs
 from landingopt._compare import problem_name
 from landingopt._minimize import minimize
+from landingopt.gradient_check import check_gradient
 from landingopt.methods import Method
 from landingopt.observe.record import Every
 from landingopt.observe.stop import GradientNorm, MaxIterations
@@ -132,6 +133,11 @@ def same_rate(
     if not 0.0 < tol < 1.0 / _SPAN:
         raise ValueError(f"tol must lie strictly between 0 and {1.0 / _SPAN:g}, got {tol!r}")
     generator = np.random.default_rng(rng)
+    if problem.fun is not None or problem.value_and_gradient is not None:
+        gradient = check_gradient(problem, rng=generator)
+        if any(direction.verdict == "disagrees" for direction in gradient.directions):
+            nan = math.nan
+            return SameRate(Verdict.REJECTED, nan, nan, nan, margin, 0, gradient.message)
     logs: list[float] = []
     for _ in range(starts):
         x0 = _inputs.start(problem, None, generator)

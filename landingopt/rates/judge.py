@@ -1,9 +1,10 @@
 r"""The verdict on a law: slopes of means, rounding floors, and whether f pays for the gradients.
 
 For a sublinear law with promised mean phi(T), the excess of a series is the slope of
-log(mean(T) / phi(T)) against log T over the last four dyadic marks, of the running mean and of the mean
-over the last half. A sequence that obeys the law has an excess of at most 0 in the long run; a plateau
-under O(1/T) one of 1.
+log(mean(T) / phi(T)) against log T over the last four dyadic marks, of the running mean and of the
+mean over the last half; of the latter over the last three marks too, so that a plateau that has just
+been reached is not hidden by the fall before it. All three must be steep enough. A sequence that obeys
+the law has an excess of at most 0 in the long run; a plateau under O(1/T) one of 1.
 
 **Does f pay?**  A step eta along a tangent term of metric scale s lowers f by s eta ||grad f||^2 to
 first order, so that over a window
@@ -39,8 +40,11 @@ from landingopt.rates.series import (
 
 TOLERANCE = 0.1  # on the excess
 PAID = 0.25  # a share below this is not a descent
-SHORTEST = 128  # iterations, below which nothing is decided
+SHORTEST = 1024  # iterations, below which slopes decide nothing
+FIRST = 128  # iterations of the shortest of several fresh runs
 _FALL = 100.0  # how far a series falls to its floor at least
+_STAYS = 0.1  # the last share of the iterations, in which it must not rise again
+_RELAXATIONS = 16.0  # of the normal part within the horizon, for N to tell anything
 
 
 class Verdict(Enum):
@@ -64,8 +68,9 @@ class SeriesReport:
         "||grad||^2", "N" or "f - f*".
     verdict : Verdict
     reason : str
-    running, tail : Slope or None
-        Of the running mean, and of the mean over the last half; None where the series was not fitted.
+    running, tail, recent : Slope or None
+        Of the running mean, of the mean over the last half, and of that over the last three marks; None
+        where the series was not fitted.
     promised : float
         The slope that the law promises over the same marks.
     horizons, running_means, tail_means : arrays
@@ -85,6 +90,7 @@ class SeriesReport:
     reason: str
     running: Slope | None = None
     tail: Slope | None = None
+    recent: Slope | None = None
     promised: float = math.nan
     horizons: np.ndarray | None = None
     running_means: np.ndarray | None = None
@@ -97,12 +103,16 @@ class SeriesReport:
 
 @dataclass(frozen=True)
 class Floors:
-    """Below these a series is rounding; ``reached`` says that the solver itself stopped there."""
+    """Below these a series is rounding; ``reached`` says that the solver itself stopped there.
+
+    Up to ``doubtful`` ||grad||^2 may be rounding, where ||G|| is not known.
+    """
 
     gradient: float
     infeasibility: float
     fun: float
     reached: bool = False
+    doubtful: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,11 +134,12 @@ class _Marked:
             chosen = [list(runs)] * MARKS
         else:
             lengths = lengths[-MARKS:]
-            if len(lengths) < 3 or lengths[-1] < 4 * lengths[0] or lengths[0] < SHORTEST:
+            spans = len(lengths) >= 3 and lengths[-1] >= 4 * lengths[0]
+            if not spans or lengths[0] < FIRST or lengths[-1] < SHORTEST:
                 return (
                     f"the runs have the lengths {', '.join(map(str, lengths))}: a step fixed in advance "
-                    f"needs fresh runs of at least three lengths from {SHORTEST} on that span a factor "
-                    "of 4, better 2^10, 2^11, 2^12 and 2^13"
+                    f"needs fresh runs of at least three lengths, from {FIRST} to {SHORTEST} or more, "
+                    "that span a factor of 4, better 2^10, 2^11, 2^12 and 2^13"
                 )
             horizons = np.array(lengths, dtype=float)
             chosen = [[run for run in runs if run.horizon == T] for T in lengths]
@@ -139,7 +150,7 @@ class _Marked:
         ]
         if sparse:
             return (
-                f"too few rows in the last half before iteration {sparse[0]:g}: record at least 64 to "
+                f"too few rows in the last half before iteration {sparse[0]:.0f}: record at least 64 to "
                 "each doubling of the iterations"
             )
         return cls(horizons, chosen)
@@ -152,8 +163,12 @@ def judge(
     *,
     reference_value: float | None = None,
     scale: float | None = 0.5,
+    relaxation: float | None = None,
 ) -> tuple[list[SeriesReport], float]:
-    """The reports of all series that the runs have, and the horizon used."""
+    """The reports of all series that the runs have, and the horizon used.
+
+    ``relaxation`` is 1 / (2 eta lam), the iterations in which the normal part falls by e; None: unknown.
+    """
     gaps = _gaps(runs, reference_value)
     if isinstance(law, (Linear, Quadratic)):
         from landingopt.rates.local import judge_local
@@ -167,7 +182,7 @@ def judge(
     gradient = _gradient(runs, law, floors, marked, paid)
     reports = [gradient]
     if all(run.infeasibility is not None for run in runs):
-        reports.append(_infeasibility(runs, law, floors, marked, gradient))
+        reports.append(_infeasibility(runs, law, floors, marked, gradient, relaxation))
     if gaps is not None:
         reports.append(_gap(runs, gaps, law, floors, marked, gradient))
     horizon = float(max(run.horizon for run in runs))
@@ -199,23 +214,23 @@ def _gradient(
             Verdict.INCONCLUSIVE,
             "at rounding from the first iterate on: nothing is left to converge; start elsewhere",
         )
-    landed = _reached([run.gradient for run in runs], floor, floors.reached)
-    if landed:
+    if _reached(runs, [run.gradient for run in runs], floor, floors.reached):
         return _fast(name, runs, [run.gradient for run in runs], floor, paid)
     if isinstance(marked, str):
         return SeriesReport(name, Verdict.INCONCLUSIVE, marked)
     report = _fitted(name, [[run.gradient for run in g] for g in marked.runs], marked, law, floor)
-    assert report.running is not None and report.tail is not None
+    assert report.tail_means is not None
     excess = _excess(report)
     steep = excess.value <= TOLERANCE
-    if steep and excess.high > _room(law):
+    if steep and _leaves_room(report, law):
         return _with(
             report,
             Verdict.INCONCLUSIVE,
-            f"too noisy: the slope's interval does not leave out a plateau ({excess.high:+.2f} above "
-            "the promised slope); more seeds, or a longer horizon",
+            f"steep on the whole, but not to the end: {_spread(_room_excess(report), runs)}",
             paid,
         )
+    if steep and law.paid and paid is None and _flat(marked, [r.gradient for r in marked.runs[-1]]):
+        return _with(report, Verdict.INCONCLUSIVE, _FLAT, paid)
     if steep and law.paid and paid is not None and paid < PAID:
         return _with(
             report,
@@ -231,12 +246,30 @@ def _gradient(
         return _with(
             report,
             Verdict.INCONCLUSIVE,
-            f"{what}, but f still falls by {paid:.0%} of what its gradients amount to: the run is still "
-            "descending (past a saddle, or along flat directions), and a longer horizon decides",
+            f"{what}, but f still falls by {min(paid, 1.0):.0%} of what its gradients amount to: the "
+            "run is still descending (past a saddle, or along flat directions), and a longer horizon "
+            "decides",
             paid,
         )
     if excess.low <= TOLERANCE:
         return _with(report, Verdict.INCONCLUSIVE, f"{what}, {_spread(excess, runs)}", paid)
+    if report.tail_means[-1] <= floors.doubtful:
+        return _with(
+            report,
+            Verdict.INCONCLUSIVE,
+            f"flat at ||grad|| = {math.sqrt(report.tail_means[-1]):.1e}, which may be rounding: pass "
+            "gradient_size=||G|| (and unit_roundoff=2**-23 of a float32 solver) to tell",
+            paid,
+        )
+    first = float(np.mean([run.gradient[0] for run in runs]))
+    if paid is None and report.tail_means[-1] > 0.5 * first:
+        return _with(
+            report,
+            Verdict.INCONCLUSIVE,
+            f"{what}, but it has hardly left its first value: steps may be small; a longer horizon "
+            "decides (columns feasible_fun and step would, too: do the gradients still lower f?)",
+            paid,
+        )
     if paid is None and _changing(report):
         return _with(
             report,
@@ -255,6 +288,7 @@ def _infeasibility(
     floors: Floors,
     marked: _Marked | str,
     gradient: SeriesReport,
+    relaxation: float | None,
 ) -> SeriesReport:
     name, floor = "N", floors.infeasibility
     values = [run.infeasibility for run in runs]
@@ -263,7 +297,7 @@ def _infeasibility(
         return SeriesReport(
             name, Verdict.CONSISTENT, "on the manifold, to rounding, from first to last"
         )
-    if _reached(values, floor, False):
+    if _reached(runs, values, floor, False):
         return _fast(name, runs, values, floor)
     if isinstance(marked, str):
         return SeriesReport(name, Verdict.INCONCLUSIVE, marked)
@@ -272,17 +306,26 @@ def _infeasibility(
     assert report.tail is not None and gradient is not None
     excess = _excess(report)
     if excess.value <= TOLERANCE:
-        if excess.high > _room(law):
-            return _with(report, Verdict.INCONCLUSIVE, "too noisy; more seeds, or a longer horizon")
+        if _leaves_room(report, law):
+            why = f"steep on the whole, but not to the end: {_spread(_room_excess(report), runs)}"
+            return _with(report, Verdict.INCONCLUSIVE, why)
+        if law.paid and _flat(marked, groups[-1]):
+            return _with(report, Verdict.INCONCLUSIVE, _FLAT)
         return _with(report, Verdict.CONSISTENT, "as steep as promised")
     what = f"{excess.value:+.2f} above the promised slope {report.promised:+.2f}"
-    # N is fed by the gradients: d is of the order of eta^2 ||R||^2.
-    growing = gradient.tail is not None and gradient.tail.value > 0.0
-    if gradient.verdict is Verdict.INCONCLUSIVE and growing:
+    # N is fed by the gradients: d is of the order of eta ||R||^2 / (2 lam).
+    if gradient.verdict is Verdict.INCONCLUSIVE and (gradient.paid or 0.0) >= PAID:
         return _with(
             report,
             Verdict.INCONCLUSIVE,
-            f"{what}, fed by gradients that are growing themselves; a longer horizon decides",
+            f"{what}, fed by gradients that are not decided themselves; a longer horizon decides",
+        )
+    if relaxation is not None and relaxation * _RELAXATIONS > marked.horizons[-1]:
+        return _with(
+            report,
+            Verdict.INCONCLUSIVE,
+            f"{what}, but at this lam the normal part needs {relaxation:.2g} iterations to fall by e: "
+            "raise lam (1 / (2 step) is Newton–Schulz's), or the horizon",
         )
     if excess.low <= TOLERANCE and report.tail.high > report.tail.low:
         return _with(
@@ -305,7 +348,7 @@ def _gap(
 ) -> SeriesReport:
     """f - f*: no theorem promises it for an f that is not convex; shown, and a contradiction told."""
     name, floor = "f - f*", floors.fun
-    if _reached(gaps, floor, False):
+    if _reached(runs, gaps, floor, False):
         report = _fast(name, runs, gaps, floor)
         return _with(report, report.verdict, report.reason, decides=False)
     if isinstance(marked, str):
@@ -347,14 +390,33 @@ def share_paid(runs: Sequence[Observed], floors: Floors, scale: float) -> float 
     return fallen / owed if owed > 4.0 * floors.fun * len(runs) else None
 
 
-def _reached(values: Sequence[Any], floor: float, stopped: bool) -> bool:
-    """Has each series fallen to its floor, and stayed there to the end?"""
-    for v in values:
-        last = _last(v)
+def _reached(runs: Sequence[Observed], values: Sequence[Any], floor: float, stopped: bool) -> bool:
+    """Has each series fallen to its floor, seen on the way, and stayed there to the end?"""
+    for run, v in zip(runs, values, strict=True):
+        last, t = _last(v), run.iteration
         fell = float(v.max()) > _FALL * max(floor, last)
-        if not (fell and (last <= floor or stopped)):
+        if not (fell and (last <= floor or stopped)) or np.any(t[1:] > 2 * t[:-1] + 16):
+            return False
+        above = int(t[np.max(np.flatnonzero(v > 10.0 * max(floor, last)), initial=0)])
+        if not stopped and above > (1.0 - _STAYS) * t[-1]:
             return False
     return True
+
+
+_FLAT = (
+    "steep so far, but flat over the last half: a plateau may have been reached; a longer horizon"
+)
+
+
+def _flat(marked: _Marked, values: Sequence[Any]) -> bool:
+    """Is the mean over the last quarter that over the one before, where O(1/T) falls by 1.4?"""
+    T = marked.horizons[-1]
+    before, after = 0.0, 0.0
+    for run, v in zip(marked.runs[-1], values, strict=True):
+        integral = Integral(run.iteration, v)
+        before += integral.mean(T / 2, 3 * T / 4)
+        after += integral.mean(3 * T / 4, T)
+    return after > 0.94 * before
 
 
 def _last(values: Any) -> float:
@@ -410,6 +472,7 @@ def _fitted(
         "",
         running=fitted_slope(marked.horizons, np.array(running)),
         tail=fitted_slope(marked.horizons, np.array(tail)),
+        recent=fitted_slope(marked.horizons[-3:], np.array(tail[-3:])),
         promised=float(x @ np.log(promise) / (x @ x)),
         horizons=marked.horizons,
         running_means=np.mean(running, axis=1),
@@ -418,17 +481,26 @@ def _fitted(
     )
 
 
-def _excess(report: SeriesReport) -> Slope:
-    """The larger of the two excesses over the promised slope."""
-    assert report.running is not None and report.tail is not None
-    worse = max(report.running, report.tail, key=lambda slope: slope.value)
+def _excesses(report: SeriesReport) -> list[Slope]:
     p = report.promised
-    return Slope(worse.value - p, worse.low - p, worse.high - p)
+    slopes = [s for s in (report.running, report.tail, report.recent) if s is not None]
+    return [Slope(s.value - p, s.low - p, s.high - p) for s in slopes]
 
 
-def _room(law: Sublinear) -> float:
-    """An interval of excesses beyond this does not leave out a plateau."""
-    return max(0.8 * law.power, 4.0 * TOLERANCE)
+def _excess(report: SeriesReport) -> Slope:
+    """The largest of the three excesses over the promised slope."""
+    return max(_excesses(report), key=lambda slope: slope.value)
+
+
+def _room_excess(report: SeriesReport) -> Slope:
+    """The one whose interval reaches furthest: of the running mean, and of the last three marks."""
+    running, _, recent = _excesses(report)
+    return max(running, recent, key=lambda slope: slope.high)
+
+
+def _leaves_room(report: SeriesReport, law: Sublinear) -> bool:
+    """Does an interval not leave out a plateau, whose excess is the law's power?"""
+    return _room_excess(report).high > max(0.8 * law.power, 4.0 * TOLERANCE)
 
 
 def _spread(excess: Slope, runs: Sequence[Observed]) -> str:

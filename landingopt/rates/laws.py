@@ -164,7 +164,11 @@ class Linear(Law):
 
 @dataclass(frozen=True)
 class Quadratic(Law):
-    """||grad f||_{t+1} = O(||grad f||_t^2): Newton's law at a nondegenerate minimum."""
+    """||grad f||_{t+1} = O(||grad f||_t^2): Newton's law at a nondegenerate minimum.
+
+    Of exact Newton steps: ``lo.landing_newton()``, whose inner solves are as accurate as pays, is linear
+    with a small factor near rounding.
+    """
 
     name = "quadratic"
 

@@ -72,7 +72,8 @@ class RateReport:
     def __str__(self) -> str:
         lines = [f"{self.verdict} with {self.law}: {self.reason}", f"  {self.title}".rstrip()]
         runs = f"{self.seeds} runs of each length" if self.seeds > 1 else "one run"
-        lines.append(f"  theorem: {self.theorem}; horizon {self.horizon}, {runs}")
+        used = f"; horizon {self.horizon}, {runs}" if self.horizon else ""
+        lines.append(f"  theorem: {self.theorem}{used}")
         for holds, text in self.checks:
             lines.append(f"  {_MARKS[holds]} {text}")
         if self.series:
@@ -101,7 +102,7 @@ def _series_table(series: Sequence[SeriesReport]) -> str:
                 "" if report.running is None else str(report.running),
                 "" if report.tail is None else str(report.tail),
                 promised,
-                "" if report.paid is None else f"{max(report.paid, 0.0):.0%}",
+                "" if report.paid is None else f"{min(max(report.paid, 0.0), 9.99):.0%}",
                 (str(report.verdict) if report.decides else "shown") + f": {report.reason}",
             )
         )

@@ -99,8 +99,10 @@ class Observed:
 
 def _columns(trace: Any) -> dict[str, Any]:
     if isinstance(trace, (str, Path)):
-        with open(trace, newline="") as file:
-            rows = list(csv.DictReader(file))
+        if not Path(trace).is_file():
+            raise ValueError(f"there is no file {trace}")
+        with open(trace, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
         if not rows:
             raise ValueError(f"{trace} has no rows")
         return {name: [row[name] for row in rows] for name in rows[0]}
@@ -120,6 +122,10 @@ def _present(name: str, columns: dict[str, Any]) -> bool:
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:
+    if np.iscomplexobj(values):
+        raise ValueError(f"column {name} is complex; norms and distances are real")
+    if isinstance(values, (list, tuple)):  # an empty cell of a CSV file
+        values = [math.nan if isinstance(v, str) and not v.strip() else v for v in values]
     try:
         array = np.asarray(values, dtype=float)
     except (TypeError, ValueError):
@@ -142,7 +148,9 @@ def _series(name: str, columns: dict[str, Any], rows: int) -> np.ndarray:
             f"column {name} is {values[row]} in row {row}: the run broke there, or it was not measured; "
             "judge the rows before it, or record it"
         )
-    if name != "fun" and name != "feasible_fun" and np.any(values < 0.0):
+    if np.any(np.abs(values) > 1e150):
+        raise ValueError(f"column {name} has values beyond 1e150, whose squares overflow: scale f")
+    if name not in ("fun", "feasible_fun") and np.any(values < 0.0):
         row = int(np.argmax(values < 0.0))
         raise ValueError(f"column {name} is negative in row {row}: {values[row]:g}")
     return values

@@ -30,8 +30,8 @@ def theorem_of(method: Any) -> Theorem:
     """The law that a method's parts promise.
 
     A method without a theorem (a line search, Barzilai–Borwein steps, directions with a memory,
-    momentum, Adam, POGO, SVRG, stochastic steps with a retraction, the solvers of others) is held against
-    the law of its kind all the same, and labelled so.
+    momentum, Adam, POGO, SVRG, stochastic steps with a retraction, the solvers of others) is held
+    against the law of its kind all the same, and labelled so.
 
     References
     ----------

@@ -66,6 +66,7 @@ class Choices:
     def __init__(self, path: list[int], coins: Any, rng: np.random.Generator | None = None):
         self.path, self.sizes, self._rng = list(path), [], rng  # type: ignore[var-annotated]
         self._coins = iter(coins)
+        self.tossed = 0
 
     def _choose(self, size: int) -> int:
         at = len(self.sizes)
@@ -74,8 +75,11 @@ class Choices:
         self.sizes.append(int(size))
         return self.path[at]
 
-    def integers(self, low: int, high: int | None = None, size: Any = None, **_: Any) -> Any:
+    def integers(
+        self, low: int, high: int | None = None, size: Any = None, endpoint: bool = False, **_: Any
+    ) -> Any:
         low, high = (0, low) if high is None else (low, high)
+        high += endpoint
         if size is None:
             return low + self._choose(high - low)
         draws = [low + self._choose(high - low) for _ in range(math.prod(np.atleast_1d(size)))]
@@ -105,6 +109,7 @@ class Choices:
         """A coin: taken as given, since what follows must be unbiased whatever it shows."""
         if size is not None:
             raise _Unknown("random(size=...)")
+        self.tossed += 1
         return next(self._coins)
 
     def __getattr__(self, name: str) -> Any:
@@ -259,6 +264,8 @@ def _compare(problem: Any, estimator: Any, rng: np.random.Generator) -> Unbiased
                 break
         if not bias <= worst:
             worst, where = bias, last
+    if worst > limit and history.tossed > len(marks):
+        raise _Unknown("random() more than once a step, which may be more than a coin")
     holds = worst <= limit
     over = f"over {outcomes} outcomes of the draws, on {problem.n_terms} terms"
     message = (
@@ -300,3 +307,50 @@ def _flat(blocks: Any) -> np.ndarray:
     hosts = [np.ravel(_xp.to_host(a)) for a in blocks]
     wide = np.complex128 if any(h.dtype.kind == "c" for h in hosts) else np.float64
     return np.concatenate([h.astype(wide) for h in hosts])
+
+
+# -- by statistics --------------------------------------------------------------------------------
+
+_DRAWS = 2000
+_SURE = 40.0  # of a chi-squared variable of one degree of freedom: beyond, by chance 2.5e-10
+
+
+def check_samples(problem: Any, method: Any, x: Any, *, rng: Any = 0) -> tuple[bool, str] | None:
+    """Is the mean over many draws, of the sampler as it is, the gradient? None where there is none.
+
+    What the enumeration on a few terms cannot see: a sampler whose fault depends on the number of
+    terms, or that asks its generator for more. A fault below the noise of 2000 draws is not seen.
+    """
+    from landingopt.estimators import MiniBatch
+
+    estimator = method.estimator
+    while hasattr(estimator, "base"):
+        estimator = estimator.base
+    if not hasattr(estimator, "sampler"):
+        return None
+    generator = np.random.default_rng(rng)
+    space = Space(problem.shape, problem.constraint, x)
+    oracle = Oracle(problem, space, generator)
+    run = MiniBatch(estimator.batch_size, estimator.sampler).start(oracle, False)
+    try:
+        mean: Any = 0.0
+        squares = 0.0
+        for _ in range(_DRAWS):
+            point = Point(space, [])
+            point.place([_xp.copy(a) for a in space.to_blocks(x)])
+            run.fill(point)
+            estimate = _flat(point.followed)
+            mean = mean + estimate / _DRAWS
+            squares += float(np.linalg.norm(estimate) ** 2) / _DRAWS
+    except ValueError:  # draws to replay are used up
+        return None
+    exact = _flat(_gradient(problem, space, space.to_blocks(x)))
+    spread = max(squares - float(np.linalg.norm(mean) ** 2), 0.0) / _DRAWS
+    off = float(np.linalg.norm(mean - exact))
+    size = float(np.linalg.norm(exact)) or 1.0
+    if off**2 <= _SURE * spread + (1e4 * space.unit_roundoff * size) ** 2:
+        return None
+    return False, (
+        f"the minibatches are biased: their mean over {_DRAWS} draws differs from the gradient by "
+        f"{off / size:.1e} of it, {off / math.sqrt(spread or 1e-300):.0f} standard errors"
+    )
