@@ -42,7 +42,7 @@ def test_methods_with_a_theorem_are_consistent_with_it():
         "landing, step", "landing, step, exact exit", "landing, step, Euclidean",
         "landing, 1/sqrt k steps", "riemannian, QR", "riemannian, Cayley",
     )  # fmt: skip
-    rows += rows_of("landing_svrg", "landing_sgd", problem="ica")
+    rows += rows_of("landing_saga", "landing_sgd", problem="ica")
     rows += rows_of("landing, step", "riemannian, Polar", dtype="float32")
     assert len(rows) == 26
     assert all(row.holds for row in rows), catalogue.table(rows)

@@ -121,7 +121,8 @@ class TestTrace:
     def test_what_solve_writes(self, tmp_path):
         problem = lo.problems.Procrustes.random(5, rng=0)
         step = cli.procrustes_step(problem)
-        trace = lo.minimize(problem, method=lo.landing(step=step, lam=0.5 / step), rng=0).trace
+        method = lo.landing(step=step, lam=0.5 / step)
+        trace = lo.minimize(problem, method=method, stop=lo.MaxIterations(4000), rng=0).trace
         trace.to_csv(tmp_path / "a.csv")
         result = run("--trace", tmp_path / "a.csv", "--expect", "one-over-t", "--out", "none")
         assert result.exit_code == 0, result.output
@@ -130,7 +131,7 @@ class TestTrace:
         path = write(tmp_path / "a.csv", 1 / (1 + T) ** 2)
         assert "--expect" in refused("--trace", path)
         known = ("--expect", "one-over-t", "--out", "none")
-        assert "No such file" in refused("--trace", tmp_path / "no.csv", *known)
+        assert "there is no file" in refused("--trace", tmp_path / "no.csv", *known)
         (tmp_path / "b.csv").write_text("iteration,f\n0,1\n")
         assert "gradient_norm" in refused("--trace", tmp_path / "b.csv", *known)
         (tmp_path / "c.csv").write_text("")
@@ -142,7 +143,8 @@ class TestTrace:
 def test_mistakes_are_one_line(tmp_path):
     assert "did you mean pca" in refused("--problem", "pcaa")
     assert "there are procrustes" in refused("--problem", "zzz")
-    assert "unknown law 'linear'; " in refused("--expect", "linear")
+    assert "linear needs a factor" in refused("--expect", "linear")
+    assert "linear needs a factor" in refused("--expect", "linear:2")
     assert "did you mean one-over-t" in refused("--expect", "one-over")
     assert "did you mean landing" in refused("--method", "landng")
     assert "unknown dtype" in refused("--dtype", "int8")

@@ -26,6 +26,7 @@ _LAWS: dict[str, laws.Law] = {
     "one-over-sqrt-t": laws.OneOverSqrtT(),
     "log-over-sqrt-t": laws.LogOverSqrtT(),
     "bounded": laws.Bounded(),
+    "quadratic": laws.Quadratic(),
 }
 _DTYPES = ("float64", "float32", "complex128", "complex64")
 
@@ -87,7 +88,9 @@ def rates(
     ] = None,
     expect: Annotated[
         str | None,
-        typer.Option(metavar=f"[{'|'.join(_LAWS)}]", help="By default the method's own law."),
+        typer.Option(
+            metavar=f"[{'|'.join(_LAWS)}|linear:FACTOR]", help="By default the method's own law."
+        ),
     ] = None,
     horizon: Annotated[
         int | None,
@@ -156,7 +159,7 @@ def rates(
         if mode == "--calibrate":
             _calibrate(problems or 1000, quick, seed, csv)
             return
-        law = None if expect is None else _LAWS[_known(expect, _LAWS, "law")]
+        law = None if expect is None else _law(expect)
         _known(dtype, _DTYPES, "dtype")
         figure = None if out.lower() == "none" else _writable(Path(out), figure=True)
         with _as_user_errors():
@@ -236,6 +239,21 @@ def _refuse_ignored(mode: str, options: dict[str, Any]) -> None:
             raise UserError(f"{name} belongs to {' and '.join(owners)}, not to {mode}")
 
 
+def _law(text: str) -> laws.Law:
+    """one-over-t, ..., or linear:0.99."""
+    from landingopt.cli import UserError
+
+    kind, _, factor = text.partition(":")
+    if kind != "linear":
+        return _LAWS[_known(text, _LAWS, "law")]
+    try:
+        return laws.Linear(float(factor))
+    except ValueError:
+        raise UserError(
+            f"--expect {text}: linear needs a factor per iteration between 0 and 1, as linear:0.99"
+        ) from None
+
+
 def _known(name: str, known: Any, what: str) -> str:
     from landingopt.cli import UserError
 
@@ -264,7 +282,9 @@ def _chosen(name: str, problem: Any, step: float | None, lam: float | None) -> A
     else:
         method = METHODS[name].make(step, lam)
     if getattr(method, "stochastic", False) and not hasattr(problem, "n_terms"):
-        raise UserError(f"{name} draws terms of a finite sum: --problem sampled-pca or ica")
+        raise UserError(
+            f"{name} draws terms of a finite sum: --problem procrustes-sum, sampled-pca or ica"
+        )
     return method
 
 
