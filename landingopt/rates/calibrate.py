@@ -644,12 +644,12 @@ _EXPERIMENTS = (
     ),
     Experiment(
         [
-            _law("SGD, constant step", _O1),
             _law("SGD, constant step", _T, "control"),
             _law("SGD, constant step", _SQRT, "control"),
         ],
-        lambda b: _stochastic(b, _constant, [_O1, _T, _SQRT], _settled),
+        lambda b: _stochastic(b, _constant, [_T, _SQRT], _settled),
     ),
+    Experiment([_law("SGD, constant step", _O1)], lambda b: _stochastic(b, _constant, [_O1])),
     Experiment(
         [_law("SGD, step ~ 1/T", _SQRT, "control")],
         lambda b: _stochastic(b, lambda sizes, T: _sampled(Each(sizes / T)), [_SQRT], _same_way),

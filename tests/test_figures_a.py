@@ -1,0 +1,124 @@
+"""The figures on the method itself: its field, distance, drift through rounding, cost of a step."""
+
+import numpy as np
+import pytest
+
+import landingopt as lo
+from landingopt.figures import load_figure, make
+from landingopt.figures.data import read_data
+
+NAMES = ("landing_field", "distance", "drift", "step_cost")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Each figure once, quickly; made where a test asks for it."""
+    out, done = tmp_path_factory.mktemp("figures"), {}
+
+    def of(name):
+        if name not in done:
+            done[name] = make(name, out, quick=True)
+        return done[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_claims_hold(made, name):
+    figure = made(name)
+    assert figure.claims
+    assert [sentence for sentence, holds in figure.claims if not holds] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_are_complete_and_files_light(made, name):
+    figure = made(name)
+    data = read_data(figure.data)
+    assert data["settings"] and data["numbers"] and data["quick"] is True
+    assert 10_000 < figure.png.stat().st_size < 150_000
+    assert figure.pdf.stat().st_size < 150_000
+    assert figure.data.stat().st_size < 100_000
+    assert len(load_figure(name).CAPTION) > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drawn_again_from_the_file_alone(made, name):
+    data = read_data(made(name).data)
+    figure = load_figure(name).draw(data)
+    for axes in figure.axes:
+        assert axes.get_title() and (axes.lines or axes.collections)
+
+
+# -- negative controls --------------------------------------------------------------------------
+
+
+def test_orthogonality_is_of_the_skew_part():
+    """The plain projection G - X sym(X^T G) is not orthogonal to grad N off the manifold."""
+    module = load_figure("landing_field")
+    rng = np.random.default_rng(0)
+    X, G = rng.standard_normal((2, 5, 5))
+    R, normal = module.parts(X, G)
+    C = X.T @ G
+    other = G - X @ (0.5 * (C + C.T))
+
+    def cosine(a, b):
+        return abs(np.vdot(a, b)) / (np.linalg.norm(a) * np.linalg.norm(b))
+
+    assert cosine(R, normal) < 1e-14 < 1e-3 < cosine(other, normal)
+
+
+def test_without_attraction_the_distance_never_falls(made):
+    """lam = 0: it rises for ever; what the figure claims of the landing is not so of any method."""
+    module = load_figure("distance")
+    problem = lo.problems.Procrustes.random(10, rng=0)
+    method = lo.Method(
+        lo.searches.OpenLoop(lo.steps.Constant(1e-3)),
+        lo.fields.Field(lo.fields.Canonical(), lo.fields.Penalty(0.0)),
+    )
+    x0 = lo.stiefel.random(10, rng=1)
+    trace = lo.minimize(problem, x0, method, stop=lo.MaxIterations(300), rng=0).trace
+    assert np.argmax(trace["distance"]) > 250
+    assert module._turns([0.1, 0.3, 0.2, 0.25, 0.1]) > 0.0
+
+
+def test_textbook_moves_are_retractions():
+    """They drift because of rounding only: in exact arithmetic, nearly, they stay on the manifold."""
+    module = load_figure("drift")
+    X = lo.stiefel.random(8, rng=0)
+    A = np.random.default_rng(1).standard_normal((8, 8))
+    Z = 1e-3 * (A - A.T) @ X
+    for move in (
+        module.textbook_exponential,
+        module.textbook_cayley,
+        module.pymanopt_exponential,
+    ):
+        Y = move(X, Z)
+        assert module._distance(Y) < 1e-13
+        assert np.linalg.norm(Y - X - Z) < 10.0 * np.linalg.norm(Z) ** 2
+
+
+def test_drift_would_be_seen(made):
+    """Slopes of the library's moves are told apart from those of the textbook's."""
+    numbers = read_data(made("drift").data)["numbers"]["slope, long"]
+    assert min(numbers[n] for n in load_figure("drift").TEXTBOOK) > 0.3
+    assert max(abs(numbers[n]) for n in load_figure("drift").RETRACTIONS) < 0.15
+
+
+def test_every_step_was_timed(made):
+    data = read_data(made("step_cost").data)
+    module = load_figure("step_cost")
+    expected = {"products", "landing", "POGO", *module.RETRACTIONS}
+    for cell in data["cells"].values():
+        assert expected <= set(cell["seconds"])
+        for seconds in cell["seconds"].values():
+            assert len(seconds) == len(cell["p"]) and all(s > 0.0 for s in seconds)
+    if module._cupy() is None:
+        assert data["settings"]["gpu"] == "not measured"
+
+
+def test_products_are_counted():
+    """POGO has one more than the landing, for square X: the count tells methods apart."""
+    module = load_figure("step_cost")
+    assert module._products(10, 10) == 3.0
+    module._methods = lambda eta: {"landing": lo.pogo(eta)}
+    assert module._products(10, 10) == 4.0
