@@ -26,16 +26,19 @@ def factor(
     not positive definite makes a library refuse a whole stack.
     """
     xp, device, shape = _xp.namespace(a), _xp.device_of(a), tuple(a.shape)
-    one = xp.eye(*shape[-2:], dtype=a.dtype, device=device)
+
+    def one() -> Array:
+        return xp.eye(*shape[-2:], dtype=a.dtype, device=device)
+
     ok = kernels.norm(a) < limit
     if not all_known(ok):
-        a = kernels.select(ok, a, one)
+        a = kernels.select(ok, a, one())
     result = _attempt(routine, a)
     if result is None:
         flat = xp.reshape(a, (-1, *shape[-2:]))
         done = [_attempt(routine, flat[i, ...]) is not None for i in range(flat.shape[0])]
         ok = ok & xp.reshape(xp.asarray(done, device=device), shape[:-2])
-        result = routine(kernels.select(ok, a, one))
+        result = routine(kernels.select(ok, a, one()))
     return result, ok
 
 

@@ -520,8 +520,8 @@ def solve(
         stepped = method in _STEPPED
         if not (step is None or stepped) or not (lam is None or stepped or method == "penalty"):
             raise UserError(
-                "--step and --lam belong to --method landing-step and the stochastic ones (--step to "
-                f"pogo and riemannian-... too, --lam to penalty), not to {method}"
+                "--step and --lam belong to --method landing-step and the stochastic ones (only --step "
+                f"to pogo and riemannian-..., only --lam to penalty); got {method}"
             )
         entry = _entry(method)
         for path in (out, trace):
@@ -529,7 +529,10 @@ def solve(
                 _writable(path)
         sign = _component(component)
         problem = _problem(target)
-        chosen = entry.make(step, lam)
+        try:
+            chosen = entry.make(step, lam)
+        except (TypeError, ValueError) as error:
+            raise UserError(_first_line(error)) from None
         stop = None
         if epochs is not None:
             stop = lo.GradientNorm(rtol=1e-6 if tol is None else tol) | lo.MaxEpochs(epochs)

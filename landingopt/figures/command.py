@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,11 @@ def figure(
             made = make(name, out, quick=quick, force=force, say=_say)
             state = "computed" if made.computed else "drawn" if made.drawn else "up to date"
             typer.echo(f"{made.png}  ({state}; {made.seconds:.0f} s of computing)")
+            typer.echo(
+                "\n".join(
+                    textwrap.wrap(made.caption, 98, initial_indent="  ", subsequent_indent="  ")
+                )
+            )
             for sentence, true in made.claims:
                 typer.echo(f"  {'holds' if true else 'FAILS'}: {sentence}")
                 holds = holds and true

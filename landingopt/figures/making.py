@@ -37,6 +37,8 @@ class Made:
     seconds : float
         Of computing, now or when it was.
     claims : list of (sentence, bool)
+    caption : str
+        What differs from the talk or the paper, and why.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Made:
     drawn: bool
     seconds: float
     claims: list[tuple[str, bool]]
+    caption: str
 
 
 def folder() -> Path:
@@ -123,7 +126,8 @@ def make(
         begin = time.perf_counter()
         found = module.compute(quick)
         data = {
-            "figure": name, "title": module.TITLE, "quick": quick, "source": source,
+            "figure": name, "title": module.TITLE, "caption": module.CAPTION, "quick": quick,
+            "source": source,
             **circumstances(), "seconds": time.perf_counter() - begin, **found,
         }  # fmt: skip
         write_data(data_file, data)
@@ -135,8 +139,9 @@ def make(
         figure.savefig(pdf)
     claims = [(str(sentence), bool(holds)) for sentence, holds in data.get("claims", [])]
     return Made(
-        name, module.TITLE, data_file, png, pdf, computed, drawn, float(data["seconds"]), claims
-    )
+        name, module.TITLE, data_file, png, pdf, computed, drawn, float(data["seconds"]), claims,
+        module.CAPTION,
+    )  # fmt: skip
 
 
 def _known(path: Path, source: str, say: Callable[[str], None]) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ from landingopt.rates.judge import Floors, Verdict, judge, overall
 from landingopt.rates.laws import Sublinear
 from landingopt.rates.series import MARKS, Observed, Strata
 from landingopt.rates.theorems import descent_scale, is_square
-from landingopt.rates.unbiased import check_unbiased
+from landingopt.rates.unbiased import check_samples, check_unbiased
 from landingopt.result import Result
 from landingopt.status import Status
 from landingopt.sums import FiniteSum
@@ -568,8 +568,11 @@ def _estimate_passes(*choices: Any) -> Callable[[Any, Any], bool]:
     """One of the estimators, with a batch size of one or three: 3 does not divide 16."""
 
     def passes(problem: Any, rng: np.random.Generator) -> bool:
-        base = choices[rng.integers(len(choices))]
-        return bool(check_unbiased(problem, landing(step=0.1, base=base), rng=rng))
+        method = landing(step=0.1, base=choices[rng.integers(len(choices))])
+        if not check_unbiased(problem, method, rng=rng):
+            return False
+        x = stiefel.random(*problem.shape, rng=rng)
+        return check_samples(problem, method, x, rng=rng) is None
 
     return passes
 
