@@ -376,6 +376,7 @@ class Runs:
         if np.any(np.isin(status, (Status.NONFINITE, Status.LEFT_TUBE))):
             return Verdict.REJECTED
         runs = [self.observed[j][i] for j in chosen]
+        relaxation = _relaxation(runs, self.lam)
         values = [float(np.abs(run.fun).max()) for run in runs if run.fun is not None]
         floors = Floors(
             float(self._gradient[i]),
@@ -383,11 +384,16 @@ class Runs:
             self._rounding * max(values),
             reached=bool(np.all(status == Status.AT_ROUNDING)),
         )
-        # The normal part falls by e in 1 / (2 eta lam) iterations.
-        way = min(float(np.mean(run.step[1:])) for run in runs if run.step is not None)
-        relaxation = 0.5 / (way * self.lam) if self.lam else None
         reports, _ = judge(runs, law, floors, scale=self.scale, relaxation=relaxation)
         return overall(reports)
+
+
+def _relaxation(runs: Sequence[Observed], lam: float) -> float | None:
+    """1 / (2 eta lam), the iterations in which the normal part falls by e; None: not known."""
+    steps = [
+        float(np.mean(run.step[1:])) for run in runs if run.step is not None and len(run.step) > 1
+    ]
+    return 0.5 / (lam * min(steps)) if steps and lam else None
 
 
 def _observed(result: Result) -> list[Observed]:

@@ -264,6 +264,8 @@ def _compare(problem: Any, estimator: Any, rng: np.random.Generator) -> Unbiased
                 break
         if not bias <= worst:
             worst, where = bias, last
+        if worst > limit:
+            break
     if worst > limit and history.tossed > len(marks):
         raise _Unknown("random() more than once a step, which may be more than a coin")
     holds = worst <= limit
