@@ -367,7 +367,20 @@ class Comparison:
 
     def table(self) -> str:
         """The comparison as aligned plain text; both times are medians over the repeats, in ms."""
-        return comparison_table(self.rows(), self.errors, self.accuracy, self._metrics)
+        text = comparison_table(self.rows(), self.errors, self.accuracy, self._metrics)
+        return "\n".join([text, *self._elsewhere()])
+
+    def _elsewhere(self) -> Iterator[str]:
+        """A line for each method that has left the start's component, which f* is of."""
+        if self.reference_source != "closed form":
+            return
+        start = stiefel.component(self.x0)
+        for name, run in self.results.items():
+            if start is not None and run.component is not None and np.any(run.component != start):
+                yield (
+                    f"{name} has ended in another component (sign of det x) than that of the start, "
+                    "which f* is of"
+                )
 
     def __repr__(self) -> str:
         return f"Comparison({problem_name(self.problem)}, methods={list(self.methods)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -220,15 +221,21 @@ def _result(oracle: Oracle, observer: Observer, point: Point, method: Any, note:
     last = observer.last
     x = [_xp.copy(a) for a in point.x]
     finite = bool(np.any(np.asarray(last["distance"]) < 1e8))  # some matrix did not break
-    feasible = measure.feasible(point) if finite else x
+    feasible = measure.feasible_or_none(point) if finite else x
+    singular = feasible is None
+    if feasible is None:
+        feasible = [a * math.nan for a in x]
+        note += " x has not full rank to working precision: there is no closest feasible point."
     user, feasible_user = space.to_user(x), space.to_user(feasible)
     fun = feasible_fun = last["fun"]
-    if oracle.has_value and finite and observer.whole:
+    if oracle.has_value and finite and observer.whole and not singular:
         with oracle.uncounted():
             feasible_fun = oracle.value(space.readonly(feasible_user))
+    elif singular:
+        feasible_fun = feasible_fun * math.nan
     status = observer.status
     matrices = space.array and space.blocks[0].stiefel
-    whole = matrices and bool(np.all(np.asarray(last["distance"]) < 1e8))
+    whole = matrices and not singular and bool(np.all(np.asarray(last["distance"]) < 1e8))
     component = stiefel.component(feasible_user) if whole else None
     success = bool(np.all([Status(s).success for s in np.ravel(status)]))
     if space.separable:
@@ -277,7 +284,9 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
         text += (
             " The start itself is stationary, which saddles and maxima are too: try another start."
         )
-    if isinstance(component, int):
+    if isinstance(component, int) and not observer.returns:
+        text += f" x has ended in the component det x = {component:+d}."
+    elif isinstance(component, int):
         text += f" The run stayed in the component det x = {component:+d} of its start" + (
             "." if given else '; component="both" solves in the other one too.'
         )

@@ -32,6 +32,7 @@ import numbers
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from landingopt._parts import check_part
 from landingopt._xp import Array
 from landingopt.point import Point
 from landingopt.space import Block, Space
@@ -256,6 +257,12 @@ def _checked(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_tangent(tangent: Any) -> Any:
+    """A tangent term, or an error that says what one is."""
+    example = "a tangent term such as lo.fields.Canonical() or lo.fields.Euclidean()"
+    return check_part(tangent, "tangent", "fields", example, "coefficients")
+
+
 # psi, the Riemannian gradient of the Euclidean metric: what a line search on f needs.
 PSI = Euclidean(exact=False)
 
@@ -297,6 +304,12 @@ class Field:
 
     tangent: Tangent = field(default_factory=Canonical)
     normal: Normal | None = field(default_factory=Penalty)
+
+    def __post_init__(self) -> None:
+        check_tangent(self.tangent)
+        if self.normal is not None:
+            example = "None or a normal term such as lo.fields.Penalty(1.0)"
+            check_part(self.normal, "normal", "fields", example, "coefficient")
 
     def start(self, space: Space) -> FieldRun:
         return FieldRun(self)

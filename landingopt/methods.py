@@ -13,6 +13,7 @@ from dataclasses import field as part
 from typing import Any, Literal
 
 from landingopt import directions, estimators, fields, moves, retractions, searches, steps
+from landingopt._parts import check_part
 from landingopt.estimators._common import check_base, check_decay, is_stochastic
 
 
@@ -47,15 +48,14 @@ class Method:
 
     def __post_init__(self) -> None:
         parts = {
-            "search": (self.search, "start", "lo.searches.OpenLoop(lo.steps.Constant(0.1))"),
-            "field": (self.field, "start", "lo.fields.Field()"),
-            "move": (self.move, "start", "lo.moves.Additive()"),
-            "direction": (self.direction, "start", "lo.directions.Steepest()"),
-            "estimator": (self.estimator, "start", "lo.estimators.Full()"),
+            "search": ("searches", "lo.searches.OpenLoop(lo.steps.Constant(0.1))"),
+            "field": ("fields", "lo.fields.Field()"),
+            "move": ("moves retractions", "lo.moves.Additive()"),
+            "direction": ("directions", "lo.directions.Steepest()"),
+            "estimator": ("estimators", "lo.estimators.Full()"),
         }
-        for name, (recipe, verb, example) in parts.items():
-            if isinstance(recipe, type) or not callable(getattr(recipe, verb, None)):
-                raise TypeError(f"{name} must be a recipe such as {example}, got {recipe!r}")
+        for name, (rooms, example) in parts.items():
+            check_part(getattr(self, name), name, rooms, f"a recipe such as {example}")
         for refused, message in _REFUSALS:
             if refused(self):
                 raise ValueError(message)
@@ -126,6 +126,15 @@ _REFUSALS: list[tuple[Callable[[Method], bool], str]] = [
         "a direction with a memory needs a search that reads f, and learns from the gradient: an open "
         "loop's steps and safe bounds are of the field itself; pass search=lo.searches.Wolfe() with "
         "the field and move of lo.landing_lbfgs(), or direction=lo.directions.Steepest()",
+    ),
+    (
+        lambda m: (
+            isinstance(m.direction, directions.Metric)
+            and not isinstance(m.search, searches.LineSearch)
+        ),
+        "directions.Metric is for LineSearch, whose steps are Barzilai–Borwein's: Wolfe tries the "
+        "step 1 first, which a gradient does not know, and an open loop takes the metric in its field; "
+        "pass search=lo.searches.LineSearch(), or field=lo.fields.Field(tangent)",
     ),
     (
         lambda m: _line_search(m) and getattr(m.estimator, "transforms", False),
@@ -259,7 +268,9 @@ def landing(
             f"got {tangent!r}"
         )
     return Method(
-        search=searches.OpenLoop(steps.Safeguarded(as_step(step), eps, exact=safe == "exact")),
+        search=searches.OpenLoop(
+            steps.Safeguarded(steps.as_rule(step), eps, exact=safe == "exact")
+        ),
         field=fields.Field(tangent=tangent, normal=fields.Penalty(float(lam))),
         estimator=_as_estimator(base),
         name=f"landing(step={_shown(step)}, lam={lam:g}{_suffix(base)})",
@@ -349,7 +360,7 @@ def pogo(
     move = moves.Pogo(lam)
     shown = "" if lam == 0.5 else f", lam={lam:g}"
     return Method(
-        search=searches.OpenLoop(as_step(step)),
+        search=searches.OpenLoop(steps.as_rule(step)),
         field=fields.Field(tangent=fields.Canonical(), normal=None),
         move=move,
         estimator=_as_estimator(base),
@@ -728,7 +739,7 @@ def riemannian(
         landing's presets do.
     tangent : tangent of ``lo.fields``, optional
         The Euclidean-metric gradient G - X sym(X^H G) by default; ``lo.fields.Canonical(1.0)`` is the
-        canonical metric's.
+        canonical metric's. With a search it is a direction, :class:`landingopt.directions.Metric`.
 
     Returns
     -------
@@ -753,11 +764,8 @@ def riemannian(
     True
     """
     retraction = retractions.QR() if retraction is None else retraction
-    if isinstance(retraction, type) or not callable(getattr(retraction, "start", None)):
-        raise TypeError(
-            "retraction must be one such as lo.retractions.QR() or lo.retractions.Polar(), got "
-            f"{retraction!r}" + (": call it" if isinstance(retraction, type) else "")
-        )
+    example = "one such as lo.retractions.QR() or lo.retractions.Polar()"
+    check_part(retraction, "retraction", "retractions", example)
     estimator = estimators.Full() if estimator is None else check_base(estimator, "estimator")
     if search is not None and step is not None:
         raise ValueError(
@@ -765,13 +773,24 @@ def riemannian(
             "first trials are lo.searches.LineSearch(guess=...))"
         )
     if search is None:
-        search = searches.OpenLoop(_default_rule(estimator) if step is None else as_step(step))
+        search = searches.OpenLoop(
+            _default_rule(estimator) if step is None else steps.as_rule(step)
+        )
+    check_part(search, "search", "searches", "a search such as lo.searches.LineSearch()")
+    tangent = fields.PSI if tangent is None else fields.check_tangent(tangent)
+    direction: Any = directions.Steepest()
+    if not isinstance(search, searches.OpenLoop):
+        # On the manifold these are the Euclidean-metric gradient, which the search measures slopes with.
+        if not isinstance(tangent, (fields.Euclidean, fields.NearTangent)):
+            direction = directions.Metric(tangent)
+        tangent = fields.PSI
     name = type(retraction).__name__
     kind = "" if isinstance(search, searches.OpenLoop) else f", {type(search).__name__}"
     return Method(
         search=search,
-        field=fields.Field(fields.PSI if tangent is None else tangent, normal=None),
+        field=fields.Field(tangent, normal=None),
         move=retraction,
+        direction=direction,
         estimator=estimator,
         name=f"riemannian({name}{kind}{_suffix_of(estimator)})",
     )
@@ -790,19 +809,6 @@ def _default_rule(estimator: Any) -> Any:
 
 def _suffix_of(estimator: Any) -> str:
     return "" if estimator == estimators.Full() else f", {type(estimator).__name__}"
-
-
-def as_step(step: Any) -> Any:
-    """A number, a function of the iteration or a step rule, as a step rule."""
-    if isinstance(step, type):
-        raise TypeError(
-            f"step must be a number, a function or an instance of a rule: {step.__name__} is a class"
-        )
-    if hasattr(step, "start"):
-        return step
-    if callable(step):
-        return steps.Schedule(step)
-    return steps.Constant(step)
 
 
 def pymanopt(name: str, **options: Any) -> Any:

@@ -103,7 +103,7 @@ class GradientDescent:
     def rule(self, stochastic: bool) -> Any:
         """The step rule; FromCurvature where no step was given."""
         if self.step is not None:
-            return _as_rule(self.step)
+            return steps.as_rule(self.step)
         if stochastic:
             return steps.FromCurvature(0.5 * (1.0 - self.momentum), power=0.5, offset=50.0)
         return steps.FromCurvature(0.5)
@@ -177,7 +177,7 @@ class Adam:
         _check_size("epsilon", self.epsilon)
 
     def rule(self, stochastic: bool) -> Any:
-        return _as_rule(self.step)
+        return steps.as_rule(self.step)
 
     def start(self, space: Space) -> _AdamRun:
         return _AdamRun(self, space)
@@ -266,25 +266,15 @@ def _check_size(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number >= 0, got {value!r}")
 
 
-def _as_rule(step: Any) -> Any:
-    if hasattr(step, "start"):
-        return step
-    return steps.Schedule(step) if callable(step) else steps.Constant(step)
-
-
 def _check_step(step: Any, optional: bool = False) -> None:
     if optional and step is None:
         return
-    if isinstance(step, type):
-        raise TypeError(
-            f"step must be a number, a function or an instance of a rule: {step.__name__} is a class"
-        )
     if isinstance(step, (steps.Safeguarded, steps.BarzilaiBorwein)):
         raise ValueError(
             f"the step rule {step!r} is of a landing field, which is not formed here; pass a number, a "
             "function of the iteration, or a rule such as lo.steps.Decay(0.1)"
         )
-    _as_rule(step)  # a number is checked there
+    steps.as_rule(step)  # a number is checked there
 
 
 def checked_parts(optimizer: Any, estimator: Any, what: str) -> tuple[Any, Any]:

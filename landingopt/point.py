@@ -43,14 +43,17 @@ class Point:
         How many steps led here.
     step : float, array or None
         The step that led here.
+    along : list of forms or None
+        What a direction with a metric of its own has led along from here, for the step rule to compare;
+        None: the field's forms.
     restart : bool or array
         Set by a search that has given up the direction: what it remembers is to be dropped.
     """
 
     __slots__ = (
         "space", "forms", "x", "gradient", "estimate", "fun", "merit", "distance_bound", "iteration",
-        "step", "evaluated", "parts", "previous", "gradient_norm", "status", "restart", "_user",
-        "_user_of",
+        "step", "evaluated", "parts", "previous", "gradient_norm", "status", "restart", "along",
+        "_user", "_user_of",
     )  # fmt: skip
 
     def __init__(self, space: Space, forms: list[Any]):
@@ -64,6 +67,7 @@ class Point:
         self._user_of: list[Array] = []
         self.iteration = 0
         self.step: Any = None
+        self.along: list[Any] | None = None
         self.previous: Point | None = None
         self.place([None] * len(forms))
 

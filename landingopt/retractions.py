@@ -73,7 +73,7 @@ def _start(block: Block, retract: Retract) -> MoveRun:
 
 
 def _choose(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if isinstance(value, bool) or value not in choices:
+    if type(value) is not type(choices[0]) or value not in choices:
         allowed = " or ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 

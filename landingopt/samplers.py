@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from landingopt._parts import check_part
+
 Terms = Any  # a slice, or an array of indices
 
 
@@ -335,9 +337,5 @@ def _key(draw: Any) -> Any:
 
 def check_sampler(sampler: Any) -> Any:
     """A sampler, or an error that says what one is."""
-    if isinstance(sampler, type) or not callable(getattr(sampler, "start", None)):
-        raise TypeError(
-            "sampler must be a recipe such as lo.samplers.Reshuffled() or "
-            f"lo.samplers.WithReplacement(), got {sampler!r}"
-        )
-    return sampler
+    example = "a recipe such as lo.samplers.Reshuffled() or lo.samplers.WithReplacement()"
+    return check_part(sampler, "sampler", "samplers", example)

@@ -53,8 +53,8 @@ _MESSAGES = {
     ),
     Status.NONFINITE: "f, its gradient or the iterate is not finite.",
     Status.LEFT_TUBE: (
-        "The iterate left the neighbourhood of the manifold in which the landing is attracted to it: "
-        "the step is too long. Use a smaller one, or a safe step (lo.steps.Safeguarded)."
+        "The iterate left the neighbourhood of the manifold in which it is attracted to it: the step is "
+        "too long. Use a smaller one, or, in a landing, a safe step (lo.steps.Safeguarded)."
     ),
     Status.STREAM_ENDED: "The stream of batches has ended.",
     Status.EXTERNAL: "The external solver stopped by a rule of its own.",

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from landingopt import _xp
+from landingopt._parts import check_part
 from landingopt._xp import FLOATS, Array
 from landingopt.point import Point
 
@@ -86,11 +87,20 @@ def check_step(value: Any, what: str = "step") -> float:
 
 def check_rule(rule: Any, what: str) -> None:
     """A step rule, or an error that says what one is."""
-    if isinstance(rule, type) or not callable(getattr(rule, "start", None)):
+    example = "a step rule such as lo.steps.Constant(0.1) or lo.steps.BarzilaiBorwein()"
+    check_part(rule, what, "steps", example)
+
+
+def as_rule(step: Any) -> Any:
+    """A number, a function of the iteration or a step rule, as a step rule."""
+    if isinstance(step, type):
         raise TypeError(
-            f"{what} must be a step rule such as lo.steps.Constant(0.1) or "
-            f"lo.steps.BarzilaiBorwein(), got {rule!r}"
+            f"step must be a number, a function or an instance of a rule: {step.__name__} is a class"
         )
+    if hasattr(step, "start"):
+        check_rule(step, "step")
+        return step
+    return Schedule(step) if callable(step) else Constant(step)
 
 
 @dataclass(frozen=True)
@@ -519,7 +529,7 @@ class BarzilaiBorweinRun:
 
     def _first(self, point: Point) -> Any:
         numbers, scalars = self.context.numbers, self.context.numbers.scalars
-        fields = [form.array() for form in point.forms]
+        fields = [form.array() for form in point.along or point.forms]
         (square,) = numbers.dots((fields, fields))
         norm = scalars.sqrt(square)
         step = scalars.divide(self.recipe.first * self.context.first_size, norm)
@@ -533,10 +543,11 @@ class BarzilaiBorweinRun:
                 (b.kernels.empty(b.inner_shape), b.kernels.empty(b.inner_shape)) for b in blocks
             ]
         s, y = [], []
-        for i, form in enumerate(point.forms):
+        old = previous.along or previous.forms
+        for i, form in enumerate(point.along or point.forms):
             subtract, (s_work, y_work) = form.block.kernels.subtract, self._work[i]
             s.append(subtract(point.x[i], previous.x[i], out=s_work))
-            y.append(subtract(form.array(), previous.forms[i].array(), out=y_work))
+            y.append(subtract(form.array(), old[i].array(), out=y_work))
         return s, y
 
     def _adaptive(self, long: Any, short: Any, update: Any) -> Any:

@@ -253,7 +253,9 @@ def polar(x: Array, method: Literal["svd", "newton-schulz"] = "svd") -> Array:
     if not _xp.all_finite(x):
         raise ValueError("x has entries that are not finite; it has no polar factor")
     x, wide = _tall(x)
-    if method == "svd":
+    if 0 in tuple(x.shape):
+        result = _xp.copy(x)
+    elif method == "svd":
         xp = _xp.namespace(x)
         u, sigma, vh = xp.linalg.svd(x, full_matrices=False)
         host = _xp.to_host(sigma)
@@ -286,8 +288,11 @@ def orthonormalized(x: Array, what: str = "x") -> Array:
     top = _xp.to_host(_xp.namespace(x).max(_xp.namespace(x).abs(x), axis=(-2, -1)))
     if np.any(top == 0):
         raise _rank_error(x, what)
-    scale = 1.0 / np.asarray(top, dtype=np.float64)
-    y = kernels.scale(_xp.copy(x), float(scale) if scale.ndim == 0 else scale)
+    # Twice, each by a root: 1 / top alone may overflow.
+    scale = np.asarray(top, dtype=np.float64) ** -0.5
+    y = _xp.copy(x)
+    for _ in range(2):
+        y = kernels.scale(y, float(scale) if scale.ndim == 0 else scale)
     y, _, _, ok = run(y, kernels.empty(tuple(x.shape)), tol=4.0 * unit * p, floor=unit)
     if not np.all(ok):
         raise _rank_error(x, what)

@@ -282,6 +282,41 @@ def test_a_part_of_the_wrong_kind(name, value):
         lo.Method(**parts)
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: lo.riemannian(lo.moves.NewtonSchulz()), ("retraction", "lo.moves")),
+        (lambda: lo.riemannian(tangent=lo.landing()), ("tangent", "lo.fields.Canonical()")),
+        (lambda: lo.riemannian(tangent="canonical"), ("tangent", "'canonical'")),
+        (lambda: lo.riemannian(search=lo.steps.Constant(0.1)), ("search", "lo.steps")),
+        (lambda: lo.riemannian(estimator=lo.optimizers.Adam(0.1)), ("estimator", "lo.optimizers")),
+        (lambda: lo.landing(step=lo.estimators.Full()), ("step", "lo.estimators")),
+        (lambda: lo.landing_sgd(sampler=lo.estimators.Full()), ("sampler", "lo.estimators")),
+        (lambda: lo.penalty(1.0, estimator=lo.optimizers.Adam(0.1)), ("estimator",)),
+        (lambda: lo.fields.Field(lo.fields.Penalty()), ("tangent", "Penalty")),
+        (lambda: lo.fields.Field(normal=lo.fields.Canonical()), ("normal", "Canonical")),
+    ],
+)
+def test_a_part_in_the_place_of_another_kind(make, told):
+    with pytest.raises(TypeError) as caught:
+        make()
+    for text in told:
+        assert text in str(caught.value)
+
+
+def test_a_part_of_ones_own_may_live_anywhere():
+    class Third:
+        def start(self, context):
+            return self
+
+        def size(self, k, point):
+            return 0.01
+
+    assert lo.minimize(
+        lo.problems.Procrustes.random(5, rng=0), method=lo.landing(step=Third()), rng=0
+    ).success
+
+
 def test_a_search_is_needed():
     with pytest.raises(TypeError, match="search"):
         lo.Method()

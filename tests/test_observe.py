@@ -874,3 +874,54 @@ def test_traces_are_pickled():
     other = pickle.loads(pickle.dumps(trace))
     assert other.columns == trace.columns
     np.testing.assert_array_equal(other["feasible_fun"], trace["feasible_fun"])
+
+
+# -- retractions that leave no distance behind --------------------------------------------------
+
+
+@pytest.mark.parametrize("search", [None, lo.searches.LineSearch()], ids=["constant", "search"])
+@pytest.mark.parametrize(
+    "retraction",
+    [
+        lo.retractions.Cayley(),
+        lo.retractions.CholeskyQR(),
+        lo.retractions.Polar("eigh"),
+        lo.retractions.Exponential(),
+        lo.retractions.Exponential("canonical"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("stack", [(), (3,)], ids=["one", "stack"])
+def test_the_stop_rule_is_met_at_the_same_iterate_whatever_is_recorded(retraction, search, stack):
+    problem = lo.problems.Procrustes.random(3, 20, stack=stack, rng=0)
+    x0 = lo.stiefel.random(20, 3, stack=stack, rng=1)
+    method = lo.riemannian(retraction, search=search)
+    every, seldom = (
+        lo.minimize(problem, x0, method, record=record, rng=0)
+        for record in (lo.Every(1), lo.Every(9999))
+    )
+    assert np.all(every.status == Status.CONVERGED)
+    assert np.all(seldom.status == Status.CONVERGED)
+    assert every.nit == seldom.nit
+    assert np.array_equal(every.x, seldom.x)
+
+
+def test_a_distance_that_is_asked_for_is_measured_off_the_clock(monkeypatch):
+    from landingopt.observe.measure import Measure
+
+    measure, running = Measure.distance, []
+
+    def watched(self, point):
+        running.append(observers[-1].clock._since is not None)
+        return measure(self, point)
+
+    observers = []
+    begin = lo.observe.observer.Observer.begin
+    monkeypatch.setattr(Measure, "distance", watched)
+    monkeypatch.setattr(
+        lo.observe.observer.Observer, "begin", lambda self: observers.append(self) or begin(self)
+    )
+    method = lo.riemannian(lo.retractions.Cayley(), search=lo.searches.LineSearch())
+    lo.minimize(HARD, HARD_START, method, record=lo.Every(9999))
+    assert len(running) >= 3
+    assert not any(running)

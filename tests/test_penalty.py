@@ -447,3 +447,64 @@ def test_lbfgs_needs_values():
         blind, method=penalty(1.0, GradientDescent(0.01)), rng=0, stop=lo.MaxIterations(5)
     )
     assert result.nit == 5
+
+
+# -- where it starts, and where it ends ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [LBFGS(), GradientDescent(0.002), Adam(0.01)], ids=repr)
+@pytest.mark.parametrize("stop", [None, lo.MaxIterations(3000)], ids=["default", "limit"])
+def test_a_critical_point_of_f_is_no_end(optimizer, stop):
+    """X = I is critical for f = -<D, X>, D diagonal; the penalty's minimiser is elsewhere."""
+    d, lam = np.array([1.0, 2.0, 5.0]), 10.0
+    problem = lo.Objective(
+        fun=lambda x: -float(d @ np.diag(x)), grad=lambda x: -np.diag(d), shape=(3, 3)
+    )
+    result = lo.minimize(problem, np.eye(3), penalty(lam, optimizer), stop=stop)
+    roots = [max(np.roots([4 * lam, 0.0, -4 * lam, -s]).real) for s in d]
+    np.testing.assert_allclose(
+        result.x, np.diag(roots), atol=5e-3 if optimizer == Adam(0.01) else 1e-6
+    )
+    landed = lo.minimize(problem, np.eye(3))
+    assert landed.nit == 0
+    assert landed.success
+
+
+def test_no_step_where_none_is_allowed():
+    problem = Projection((6, 3)).problem
+    result = lo.minimize(problem, method=penalty(1.0), stop=lo.MaxIterations(0), rng=0)
+    assert result.status == lo.Status.MAX_ITERATIONS
+    assert result.nit == 0
+
+
+def test_the_comparison_says_that_it_has_crossed():
+    problem = lo.problems.Procrustes.random(6, rng=3)
+    crossed = 0
+    for seed in range(4):
+        methods = {"landing": lo.landing(), "penalty": penalty(0.2)}
+        comparison = lo.compare(problem, methods, rng=seed, repeats=1)
+        start = lo.stiefel.component(comparison.x0)
+        elsewhere = comparison.results["penalty"].component != start
+        crossed += elsewhere
+        assert ("penalty has ended in another component" in str(comparison)) == elsewhere
+        assert "landing has ended" not in str(comparison)
+        assert ("stayed in the component" in comparison.results["penalty"].message) is False
+    assert 0 < crossed < 4
+
+
+def test_a_point_without_full_rank_is_no_reason_to_lose_the_run():
+    """No matrix with orthonormal columns is the closest to it."""
+    singular = lo.Objective(
+        fun=lambda x: 100.0 * float(np.sum(x[:, 0] ** 2)),
+        grad=lambda x: 200.0 * x * np.array([1.0, 0, 0, 0]),
+        shape=(4, 4),
+    )
+    # One step from the manifold: the first column becomes 0 exactly.
+    result = lo.minimize(
+        singular, np.eye(4), penalty(1.0, GradientDescent(1 / 200.0)), stop=lo.MaxIterations(1)
+    )
+    assert np.all(result.x[:, 0] == 0.0)
+    assert np.all(np.isnan(result.feasible_x))
+    assert np.isnan(result.feasible_fun)
+    assert result.component is None
+    assert "not full rank" in result.message

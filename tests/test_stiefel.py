@@ -212,3 +212,19 @@ def test_reflected_changes_the_component_only(arrays, rng, dtype):
 
 def test_the_module_is_public():
     assert lo.stiefel.polar is stiefel.polar
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-310, 1e-160, 1e160, 1e300])
+def test_newton_schulz_at_the_ends_of_the_range(scale):
+    import warnings
+
+    x = np.random.default_rng(0).standard_normal((6, 3)) * scale
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        q = lo.stiefel.polar(x, method="newton-schulz")
+    np.testing.assert_allclose(q, lo.stiefel.polar(x), atol=1e-14)
+
+
+@pytest.mark.parametrize("method", ["svd", "newton-schulz"])
+def test_polar_of_an_empty_stack(method):
+    assert lo.stiefel.polar(np.zeros((0, 4, 3)), method).shape == (0, 4, 3)

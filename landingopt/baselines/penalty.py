@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,9 @@ def penalty(
     The run starts at x0 itself and ends by the library's stop rule; the default one asks for a distance
     that no penalty has, so that it ends at its limit, or, with LBFGS, where no lower value is found
     (``Status.EXTERNAL``). ``result.x`` is the penalty's, ``feasible_x`` and ``feasible_fun`` are of its
-    polar factor. A distance beyond 10, of a lam that is too small for f, ends the run as LEFT_TUBE.
+    polar factor. A start on the manifold where grad f is 0 is not the penalty's minimiser, and not where
+    the run ends. Iterates may cross to the other component. A distance beyond 10, of a lam that is too
+    small for f, ends the run as LEFT_TUBE.
 
     Parameters
     ----------
@@ -102,6 +104,8 @@ def penalty(
     EXTERNAL 4e-03
     """
     optimizer, estimator = checked_parts(optimizer, estimator, "a penalty")
+    if not isinstance(path, Iterable) or isinstance(path, str):
+        raise TypeError(f"path must be a list of weights before lam, such as [1, 10], got {path!r}")
     return Penalty(lam, optimizer, estimator, tuple(path), stage)
 
 
@@ -117,10 +121,10 @@ class Penalty:
 
     def __post_init__(self) -> None:
         weights = (*self.path, self.lam)
-        for weight in weights:
+        for name, weight in zip(["every weight of path"] * len(self.path) + ["lam"], weights):
             real = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
             if not (real and 0.0 < weight < math.inf):
-                raise ValueError(f"lam must be a positive number, got {weight!r}")
+                raise ValueError(f"{name} must be a positive number, got {weight!r}")
         if any(b <= a for a, b in itertools.pairwise(weights)):
             raise ValueError(
                 f"path must increase to lam, got path={self.path} and lam={self.lam!r}; give the "
@@ -141,6 +145,7 @@ class Penalty:
     def drive(self, oracle: Oracle, x0: list[Array], observer: Observer) -> Point:
         """Run from ``x0``; the last point."""
         chart = _Penalised(self, oracle.space)
+        observer.returns = False
         point = drive(self.optimizer, self.estimator, chart, oracle, x0, observer)
         if observer.note:
             observer.note += (

@@ -123,7 +123,7 @@ class Trivialization:
     dynamic: int = 0
 
     def __post_init__(self) -> None:
-        if self.map not in _MAPS:
+        if self.map not in tuple(_MAPS):
             raise ValueError(f'map must be "exponential" or "cayley", got {self.map!r}')
         whole = isinstance(self.dynamic, numbers.Integral) and not isinstance(self.dynamic, bool)
         if not (whole and self.dynamic >= 0):

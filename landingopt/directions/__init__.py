@@ -8,7 +8,8 @@ direction with a memory is scaled so that eta = 1 is the step to try first; it l
 
 from landingopt.directions.conjugate import ConjugateGradient
 from landingopt.directions.lbfgs import LBFGS
+from landingopt.directions.metric import Metric
 from landingopt.directions.newton import Newton
 from landingopt.directions.steepest import Steepest
 
-__all__ = ["LBFGS", "ConjugateGradient", "Newton", "Steepest"]
+__all__ = ["LBFGS", "ConjugateGradient", "Metric", "Newton", "Steepest"]

@@ -6,16 +6,15 @@ import math
 import numbers
 from typing import Any
 
+from landingopt._parts import check_part
+
 
 def check_base(base: Any, what: str = "base") -> Any:
     """An estimator to build on, or an error that says what one is."""
-    if isinstance(base, type) or not callable(getattr(base, "start", None)):
-        hint = f": call it, lo.estimators.{base.__name__}(...)" if isinstance(base, type) else ""
-        raise TypeError(
-            f"{what} must be an estimator such as lo.estimators.Full() or lo.estimators.Momentum(0.9), "
-            f"got {base!r}{hint}"
-        )
-    return base
+    return check_part(
+        base, what, "estimators",
+        "an estimator such as lo.estimators.Full() or lo.estimators.Momentum(0.9)",
+    )  # fmt: skip
 
 
 def check_decay(name: str, value: Any) -> float:

@@ -37,7 +37,9 @@ def read_data(path: Path) -> dict[str, Any]:
         raise BrokenData(f"{path} is no data file of a figure: {error}") from None
     if hashlib.sha256(text.encode()).hexdigest() != digest:
         raise BrokenData(f"{path} has been changed, or was not written to its end")
-    found: dict[str, Any] = json.loads(text)
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise BrokenData(f"{path} is no data file of a figure: it holds {type(found).__name__}")
     return found
 
 

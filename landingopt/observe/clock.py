@@ -22,11 +22,14 @@ class Clock:
         self._begin = time.perf_counter()
         self._since: float | None = self._begin
 
-    def pause(self) -> None:
+    def pause(self) -> bool:
+        """True where it was running."""
+        running = self._since is not None
         if self._since is not None:
             _xp.synchronize(self._like)
             self._used += time.perf_counter() - self._since
             self._since = None
+        return running
 
     def resume(self) -> None:
         if self._since is None:

@@ -75,11 +75,18 @@ class Measure:
         return self.space.combine([block.distance(x) for block, x in blocks])
 
     def feasible(self, point: Point) -> list[Array]:
-        """The closest point of the manifold; fresh arrays."""
+        """The closest point of the manifold; fresh arrays. A ValueError where x has not full rank."""
         return [
             self._projected(b, x) if b.stiefel else x
             for b, x in zip(self.space.blocks, point.x, strict=True)
         ]
+
+    def feasible_or_none(self, point: Point) -> list[Array] | None:
+        """The same; None where there is no such point, which is no reason to lose a run."""
+        try:
+            return self.feasible(point)
+        except ValueError:
+            return None
 
     def _projected(self, block: Block, x: Array) -> Array:
         """polar x; in a separable stack, matrices that broke stay as they are."""
@@ -102,7 +109,10 @@ class Measure:
         worst = np.max(np.where(finite, distance, 0.0))
         if worst > ESTIMATE_BELOW:
             self.gradient_norm(point)  # while the point's gradient, the user's memory, is intact
-            x = self.space.to_user(self.feasible(point))
+            closest = self.feasible_or_none(point)
+            if closest is None:
+                return fun * float("nan")
+            x = self.space.to_user(closest)
             with self.oracle.uncounted():
                 return self.oracle.value(self.space.readonly(x))
         if worst <= 4.0 * self.space.unit_roundoff:

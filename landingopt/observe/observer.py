@@ -83,9 +83,21 @@ class Row:
 
     @property
     def distance(self) -> Any:
+        """Measured at a checkpoint, and where a rule asks and the step left nothing (Cayley's)."""
         if not self.full:
-            return self._point.distance_bound
-        return self._cached("distance", lambda: self._observer.measure.distance(self._point))
+            known = self._point.distance_bound
+            if np.all(np.isfinite(known)) or self._point.gradient_norm is None:
+                return known
+        return self._cached("distance", self._measured_distance)
+
+    def _measured_distance(self) -> Any:
+        """Off the clock."""
+        clock = self._observer.clock
+        running = clock.pause()
+        distance = self._observer.measure.distance(self._point)
+        if running:
+            clock.resume()
+        return distance
 
     @property
     def fun(self) -> Any:
@@ -160,6 +172,9 @@ class Observer:
         self._above = math.inf  # nothing is met before the limit at gradient norms above this
         self._errstate = np.geterr()  # the caller's, for the caller's callback and metrics
         self._rounding = RoundingWatch(self, patience)
+        # False where the method's own minimiser is off the manifold (a penalty's): a start that meets
+        # the stop rule is not where it is going to, and its iterates are at rounding nowhere.
+        self.returns = True
         self.first_gradient_norm: Any = None
         self.status: Any = Status.RUNNING
         self.note = ""  # what an external solver said, for the message
@@ -278,8 +293,14 @@ class Observer:
         code: Any = RUNNING if point.status is None else point.status
         norm = row.gradient_norm
         if norm is not None or row.full:
-            code = first_code(code, self._broken(row, norm, row.distance))
-        code = first_code(code, self.stop.verdict(row))
+            distance = row.distance if row.full else point.distance_bound
+            code = first_code(code, self._broken(row, norm, distance))
+        asked = self.stop.verdict(row)
+        if not self.returns:
+            at_start = (np.asarray(asked) == int(Status.CONVERGED)) & (row.iteration == 0)
+            asked = self.space.scalars.where(at_start, RUNNING, asked) if at_start.any() else asked
+            return first_code(code, asked)
+        code = first_code(code, asked)
         if norm is not None and self.whole and not _settled(code):
             code = first_code(code, self._rounding(row, point))
         return code
