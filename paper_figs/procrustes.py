@@ -8,6 +8,7 @@ a step of the papers' landing is a step of Riemannian gradient descent in the Eu
 import numpy as np
 
 import landingopt as lo
+from landingopt.bench.runs import no_collection
 from landingopt.bench.solvers import one_blas_thread
 from landingopt.cli import procrustes_step
 from landingopt.figures.data import array
@@ -31,8 +32,8 @@ MOVES = {
 def compute(quick):
     p, steps = (10, 400) if quick else (40, 1500)
     stack, size, stack_steps = (5, 10, 60) if quick else (200, 100, 500)
-    with one_blas_thread():
-        single = _single(p, steps, 1 if quick else 5)
+    with one_blas_thread(), no_collection():
+        single = _single(p, steps, 3 if quick else 5)
         many = _stack(stack, size, stack_steps)
     same = _same_curve(single["curves"])
     ratio = {

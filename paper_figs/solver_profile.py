@@ -6,13 +6,12 @@ How many runs a method has solved within tau times the time of the fastest metho
 
 from dataclasses import asdict
 
-import numpy as np
-
 from landingopt.bench.battery import chosen
+from landingopt.bench.profile import draw_profile
 from landingopt.bench.solvers import METHODS, Settings, one_blas_thread, run_battery
 from landingopt.bench.summary import performance_profile
 from landingopt.figures.data import array
-from landingopt.figures.style import label, legend, line, panels
+from landingopt.figures.style import label, legend, panels
 
 TITLE = "Performance profile of the solvers"
 CAPTION = (
@@ -72,34 +71,13 @@ def compute(quick):
     }  # fmt: skip
 
 
-# Ours in the landing's blues, pymanopt's in black and greys.
-_LOOKS = {
-    "landing": ("#0072B2", "-", "o"),
-    "landing-lbfgs": ("#003A5C", (0, (5, 1.5)), "s"),
-    "landing-cg": ("#4C9FD0", (0, (3, 1.2)), "^"),
-    "landing-newton": ("#0072B2", (0, (1.2, 1.2)), "D"),
-    "pymanopt-sd": ("#B0B0B0", (0, (3, 1.2)), "v"),
-    "pymanopt-cg": ("#000000", (0, (3, 1.2)), "*"),
-    "pymanopt-tr": ("#707070", (0, (1.2, 1.2)), "P"),
-}
-
-
 def draw(data):
     profiles = data["profiles"]
     figure, axes = panels(1, len(profiles), height=3.0)
     longest = max(max(f) for each in profiles for f in each["factors"].values() if f)
     for axis, profile in zip(axes[0], profiles):
-        for name, values in profile["factors"].items():
-            factors = array(values)
-            x = np.concatenate([[1.0], factors, [1.15 * longest]])
-            y = np.concatenate([[0.0], np.arange(1, len(factors) + 1), [len(factors)]])
-            colour, dash, marker = _LOOKS[name]
-            style = line("landing") | {"color": colour, "linestyle": dash, "marker": marker}
-            style |= {"label": name, "markevery": max(1, len(x) // 6)}
-            axis.step(x, y / profile["runs"], where="post", clip_on=False, **style)
-        axis.set_xscale("log", base=2)
-        axis.set_xlim(1.0, 1.15 * longest)
-        axis.set_ylim(0.0, 1.02)
+        factors = {name: array(values) for name, values in profile["factors"].items()}
+        draw_profile(axis, factors, profile["runs"], list(factors), longest)
         title = f"gradient norm to {profile['tol']:g}, {profile['runs']} runs"
         label(axis, r"$\tau$: time over the fastest method's", "fraction of runs solved", title)
     legend(figure, axes[0], columns=2 * len(profiles))

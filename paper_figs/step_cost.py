@@ -292,6 +292,8 @@ def draw(data):
                     _time(bare[i]), (p[i], 0.42), fontsize=7, va="bottom", color="#5A5A5A", ha=ha
                 )
             axis.set_ylim(0.38, 200.0)
+            shown = _apart(cell["p"])
+            axis.set_xticks(shown, [str(each) for each in shown], fontsize=7.5)
             axis.set_title(f"{kind}, {dtype}", fontsize=9)
     for axis in axes[:, 0]:
         label(axis, "", "time / its bare products")
@@ -301,6 +303,15 @@ def draw(data):
     legend(figure, axes[0], columns=3)
     figure.set_size_inches(2.85 * axes.shape[1], 4.2)
     return figure
+
+
+def _apart(sizes):
+    """Those whose labels do not touch on a logarithmic axis."""
+    shown = []
+    for p in sizes:
+        if not shown or p >= 2.2 * shown[-1]:
+            shown.append(p)
+    return shown
 
 
 def _time(seconds):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landingopt.bench.summary import Profile, Record, names, performance_profile
+from landingopt.bench.summary import Record, names, performance_profile
+from landingopt.figures.style import METHODS, line
 from landingopt.plotting import _label, _legend, _style, _written
 from landingopt.table import _power
 
@@ -49,7 +50,7 @@ def plot_profile(
     profiles = [performance_profile(records, tol) for tol in tols]
     longest = max([2.0, *(f[-1] for p in profiles for f in p.factors.values() if f.size)])
     for axes, tol, profile in zip(panels, tols, profiles, strict=True):
-        _draw(axes, profile, methods, longest)
+        draw_profile(axes, profile.factors, profile.runs, methods, longest)
         axes.set_title(
             f"solved to {_power(tol)}, {profile.runs} run{'s' * (profile.runs != 1)}", fontsize=11
         )
@@ -59,15 +60,23 @@ def plot_profile(
     return _written(figure, path)
 
 
-def _draw(axes: Axes, profile: Profile, methods: list[str], longest: float) -> None:
+def draw_profile(
+    axes: Axes,
+    factors_of: Mapping[str, np.ndarray],
+    runs: int,
+    methods: Sequence[str],
+    longest: float,
+) -> None:
+    """Steps that climb by 1 / runs at each of a method's factors; in the figures' colours."""
     end = 1.15 * longest
     for i, name in enumerate(methods):
-        factors = profile.factors.get(name, np.array([]))
-        steps = np.arange(1, len(factors) + 1) / max(profile.runs, 1)
+        factors = factors_of.get(name, np.array([]))
+        steps = np.arange(1, len(factors) + 1) / max(runs, 1)
         x = np.concatenate([[1.0], factors, [end]])
         y = np.concatenate([[0.0], steps, steps[-1:] if len(steps) else [0.0]])
-        style = {**_style(i), "markevery": max(1, len(x) // 6)}
-        axes.step(x, y, where="post", label=name, clip_on=False, **style)
+        style = line(name) if name in METHODS else {**_style(i), "label": name}
+        style["markevery"] = max(1, len(x) // 6)
+        axes.step(x, y, where="post", clip_on=False, **style)
     axes.set_xscale("log", base=2)
     axes.set_xlim(1.0, end)
     axes.set_ylim(0.0, 1.02)
