@@ -25,6 +25,8 @@ def factor(
     LAPACK's iterations raise, or never end, where a number is not finite; and one matrix that is
     not positive definite makes a library refuse a whole stack.
     """
+    if isinstance(kernels, _xp.NumpyMatrix):
+        return _factor_one(kernels, routine, a, limit)
     xp, device, shape = _xp.namespace(a), _xp.device_of(a), tuple(a.shape)
 
     def one() -> Array:
@@ -42,6 +44,17 @@ def factor(
     return result, ok
 
 
+def _factor_one(
+    kernels: _xp.NumpyMatrix, routine: Callable[[Array], Any], a: np.ndarray, limit: float
+) -> tuple[Any, bool]:
+    """The same for one NumPy matrix."""
+    if kernels.norm(a) < limit:
+        result = _attempt(routine, a)
+        if result is not None:
+            return result, True
+    return routine(np.eye(*a.shape, dtype=a.dtype)), False
+
+
 def _attempt(routine: Callable[[Array], Any], a: Array) -> Any:
     """``routine(a)``, or None where it raises NumPy's LinAlgError or PyTorch's (no common base)."""
     try:
@@ -50,6 +63,20 @@ def _attempt(routine: Callable[[Array], Any], a: Array) -> Any:
         if "LinAlgError" not in type(error).__name__:
             raise
         return None
+
+
+# Up to so many entries the call costs as much as the work: LAPACK itself, without a copy and checks.
+_SMALL = 1024
+
+
+def svd(kernels: Any, a: Array) -> tuple[Array, Array, Array]:
+    """(U, s, V^H) of A = U diag(s) V^H, thin."""
+    if isinstance(kernels, _xp.NumpyMatrix) and a.size <= _SMALL:
+        # Row-major A is column-major A^T = conj(V) diag(s) U^T, of which LAPACK gives the transpose.
+        v, s, uh, failed = kernels.lapack("gesdd")(a.T, 1, 0)
+        if failed == 0:
+            return uh.T, s, v.T
+    return _xp.namespace(a).linalg.svd(a, full_matrices=False)
 
 
 def inverse_of_lower(a: Array) -> Array:

@@ -143,7 +143,7 @@ def _loop(
         estimator.fill(point)
         field(point)
     observer.start(point)
-    while not observer(point):
+    while (ahead and point.iteration < observer.quiet) or not observer(point):
         if not ahead:
             estimator.fill(point)
             if point.status is not None:  # the stream has ended

@@ -224,6 +224,14 @@ _SMALL = 48  # columns up to which one pass over a p x p matrix is cheaper than 
 product = np.ndarray.dot
 
 
+def gemm(dtype: Any) -> Any:
+    """SciPy's BLAS routine alpha A B + beta C for this dtype, of column-major arrays; in C with
+    ``overwrite_c``, its last argument."""
+    from scipy.linalg.blas import get_blas_funcs
+
+    return get_blas_funcs("gemm", dtype=dtype)
+
+
 class _Composed:
     """Operations made of the kernels' own; :class:`NumpyMatrix` fuses them. Abstract."""
 
@@ -259,7 +267,7 @@ class _NumpyArithmetic(_Composed):
         self.unit_roundoff = unit_roundoff(like)
         info = np.finfo(like.dtype)
         # Squares outside this range have lost digits or overflowed: measure again, scaled.
-        self._low, self._high = float(info.tiny) / float(info.eps) ** 2, float(info.max)
+        self.low, self.high = float(info.tiny) / float(info.eps) ** 2, float(info.max)
 
     def empty(self, shape: tuple[int, ...]) -> np.ndarray:
         return np.empty(shape, dtype=self.dtype)
@@ -328,6 +336,8 @@ class NumpyMatrix(_NumpyArithmetic):
     def __init__(self, like: np.ndarray):
         super().__init__(like)
         self._identity = np.zeros((0, 0), dtype=like.dtype)
+        self._scratch: dict[tuple[int, ...], list[np.ndarray]] = {}
+        self._routines: dict[str, Any] = {}
 
     def add_identity(self, a: np.ndarray, t: float) -> np.ndarray:
         """a + t I, in place."""
@@ -338,6 +348,20 @@ class NumpyMatrix(_NumpyArithmetic):
             return np.subtract(a, self._identity, a)
         a.reshape(-1)[:: p + 1] += t
         return a
+
+    def lapack(self, name: str) -> Any:
+        """SciPy's LAPACK routine for this dtype."""
+        if name not in self._routines:
+            from scipy.linalg.lapack import get_lapack_funcs
+
+            self._routines[name] = get_lapack_funcs(name, dtype=self.dtype)
+        return self._routines[name]
+
+    def scratch(self, shape: tuple[int, ...], count: int) -> list[np.ndarray]:
+        """Memory for what does not outlive a call, the same each time."""
+        known = self._scratch.setdefault(shape, [])
+        known.extend(self.empty(shape) for _ in range(count - len(known)))
+        return known[:count]
 
     def residual(self, y: np.ndarray, out: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         e = product(y.conj().T if self.complex else y.T, y, out)
@@ -396,7 +420,7 @@ class NumpyMatrix(_NumpyArithmetic):
             value = float(np.vdot(a, b).real)
         else:
             value = float(a.ravel().dot(b.ravel()))
-        if not self._low < abs(value) < self._high and a.size:
+        if not self.low < abs(value) < self.high and a.size:
             return self._scaled_dot(a, b)
         return value
 
@@ -413,7 +437,7 @@ class NumpyMatrix(_NumpyArithmetic):
         else:
             flat = a.ravel()
             value = float(flat.dot(flat))
-        if self._low < value < self._high:
+        if self.low < value < self.high:
             return math.sqrt(value)
         if not a.size:
             return 0.0
@@ -469,7 +493,7 @@ class NumpyStack(_NumpyArithmetic):
         with np.errstate(all="ignore"):
             value = np.vecdot(self._rows(a), self._rows(b)).real.astype(np.float64)
         sizes = np.abs(value)
-        doubtful = ~((sizes > self._low) & (sizes < self._high))
+        doubtful = ~((sizes > self.low) & (sizes < self.high))
         if doubtful.any():
             # In double precision: the square of a float32 number may have no float32.
             wide = np.result_type(self.dtype, np.float64)
@@ -481,7 +505,7 @@ class NumpyStack(_NumpyArithmetic):
         with np.errstate(all="ignore"):
             rows = self._rows(a)
             value = np.vecdot(rows, rows).real
-        doubtful = ~((value > self._low) & (value < self._high))
+        doubtful = ~((value > self.low) & (value < self.high))
         norm = np.sqrt(value, where=~doubtful, out=np.zeros_like(value))
         if doubtful.any():
             part = a[doubtful]

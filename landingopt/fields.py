@@ -32,8 +32,10 @@ import numbers
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from landingopt._left import left
 from landingopt._parts import check_part
-from landingopt._xp import Array
+from landingopt._tall import Tall
+from landingopt._xp import Array, NumpyMatrix
 from landingopt.point import Point
 from landingopt.space import Block, Space
 
@@ -322,13 +324,25 @@ def _left_scale(tangent: Tangent) -> float | None:
     return 0.5 * tangent.metric_scale if isinstance(tangent, NearTangent) else None
 
 
+def _right_form(block: Block, tangent: Tangent, normal: Normal | None) -> Form:
+    if (
+        isinstance(block.kernels, NumpyMatrix)
+        and isinstance(tangent, Canonical)
+        and isinstance(normal, Penalty)
+        and normal.lam is not None
+    ):
+        return TallForm(block, normal.lam, tangent.metric_scale)
+    return RightForm(block, tangent, normal)
+
+
 class FieldRun:
     """Evaluates the field at points; the point's forms own the buffers."""
 
-    __slots__ = ("recipe", "is_gradient")
+    __slots__ = ("recipe", "is_gradient", "silent")
 
     def __init__(self, recipe: Field):
         self.recipe = recipe
+        self.silent = False  # on a device, where nobody needs it: the norm is not read back
         # psi alone: its norm, the Riemannian gradient's, is left with every evaluation.
         self.is_gradient = recipe.tangent == PSI and recipe.normal is None
 
@@ -349,7 +363,7 @@ class FieldRun:
             elif self.is_gradient:
                 forms.append(GradientForm(block))
             else:
-                forms.append(RightForm(block, tangent, normal))
+                forms.append(_right_form(block, tangent, normal))
         return Point(space, forms)
 
     def __call__(self, point: Point) -> None:
@@ -359,12 +373,12 @@ class FieldRun:
         if len(point.forms) == 1:
             form = point.forms[0]
             form.update(point.x[0], point.followed[0])
-            if self.is_gradient and point.estimate is None:
+            if self.is_gradient and point.estimate is None and not self.silent:
                 point.gradient_norm = point.space.combine([form.norm()])
         else:
             for form, x, gradient in zip(point.forms, point.x, point.followed, strict=True):
                 form.update(x, gradient)
-            if self.is_gradient and point.estimate is None:
+            if self.is_gradient and point.estimate is None and not self.silent:
                 point.gradient_norm = point.space.combine([form.norm() for form in point.forms])
         point.evaluated = True
 
@@ -537,8 +551,71 @@ class RightForm(_Assembled):
         return self._gram, mixed, kernels.cross(unit, unit)
 
 
+class TallForm(_Assembled):
+    """The canonical tangent and a penalty at one tall NumPy matrix; F is formed where it is asked for.
+
+    Four products n p^2 with the step. F needs the gradient, which may be the user's memory: what
+    calls a user's function before the step calls :meth:`settle` first.
+    """
+
+    def __init__(self, block: Block, lam: float, scale: float):
+        self.block, self.kernels, self.scale = block, block.kernels, scale
+        self._tall = Tall(block.kernels, block.p, lam / scale)
+        self._array: Array | None = None
+        self._memory: Array = None
+        self._norm: Any = None
+        self._bound: Any = None
+        self.x: Array = None
+        self._gradient: Array = None
+
+    def update(self, x: Array, gradient: Array) -> None:
+        self.x, self._gradient = x, gradient
+        self._array = self._norm = self._bound = None
+        self._tall.update(x, gradient)
+        self._distance = self._tall.distance
+
+    def settle(self) -> None:
+        """Needs the gradient no more."""
+        self.array()
+
+    def array(self) -> Array:
+        if self._array is None:
+            if self._memory is None:
+                self._memory = self.kernels.empty(self.block.inner_shape)
+            self._array = self._tall.field(self.x, self._gradient, self.scale, self._memory)
+        return self._array
+
+    def norm(self) -> Any:
+        if self._norm is None:
+            self._norm = self.kernels.norm(self.array())
+        return self._norm
+
+    def norm_bound(self) -> Any:
+        if self._array is not None:
+            return self.norm()
+        if self._bound is None:
+            self._bound = self._tall.bound(self._gradient) * self.scale
+        return self._bound
+
+    def noise(self) -> Any:
+        """As of a right form: G S and X C cancel where G is normal to the manifold."""
+        return 16.0 * self.kernels.unit_roundoff * self.scale * self._tall.cross_norm
+
+    def moved(self, eta: Any, out: Array) -> Array:
+        if self._array is not None:
+            return super().moved(eta, out)
+        return self._tall.step(self.x, self._gradient, eta * self.scale, out)
+
+    def curve(self, t: Any) -> tuple[Array, Array, Array]:
+        kernels = self.kernels
+        (unit,) = kernels.scratch(self.block.inner_shape, 1)
+        unit = kernels.scale(self.array(), t, out=unit)
+        mixed = kernels.scale(kernels.sym(kernels.cross(self.x, unit)), 2.0)
+        return self._tall.delta, mixed, kernels.cross(unit, unit)
+
+
 class LeftForm(Form):
-    """Square X: F = K X, K = 2 s skew(G X^H) + lam (X X^H - I); three products p^3 with the step.
+    """Square X: F = s K X, s K = 2 s skew(G X^H) + lam (X X^H - I); three products p^3 with the step.
 
     Without a normal term (``lam`` None) the Gram matrix is formed only where the distance is read: two
     products. s is the canonical tangent's metric scale.
@@ -547,50 +624,40 @@ class LeftForm(Form):
     def __init__(self, block: Block, lam: float | None, scale: float = 0.5):
         self.block, self.kernels, self.lam, self.scale = block, block.kernels, lam, scale
         shape = (*block.batch, block.p, block.p)
-        self._k, self._work = self.kernels.empty(shape), self.kernels.empty(shape)
-        self._delta: Array = self.kernels.empty(shape)
-        self._array_buffer = self.kernels.empty(shape)
+        self._left = left(block.kernels, shape, None if lam is None else lam / scale)
+        self._spare: tuple[Array, Array] | None = None
         self._array: Array | None = None
         self._norm: Any = None
         self._bound: Any = None
         self.x: Array = None
 
     def update(self, x: Array, gradient: Array) -> None:
-        kernels = self.kernels
         self.x, self._array, self._norm, self._bound = x, None, None, None
-        self._distance = None
-        self._work = kernels.outer(gradient, x, out=self._work)
-        self._k = kernels.skew(self._work, out=self._k)
-        if self.scale != 0.5:
-            self._k = kernels.scale(self._k, 2.0 * self.scale, out=self._k)
-        if self.lam is not None:
-            self._measure()
-        if self.lam:
-            self._work = kernels.scale(self._delta, self.lam, out=self._work)
-            self._k = kernels.add(self._k, self._work, out=self._k)
-
-    def _measure(self) -> None:
-        kernels = self.kernels
-        self._delta = kernels.add_identity(kernels.outer(self.x, self.x, out=self._delta), -1.0)
-        self._distance = kernels.norm(self._delta)
+        self._distance, size = self._left.update(x, gradient)
+        if size is not None:
+            self._bound = math.sqrt(1.0 + self._distance) * size * self.scale
 
     @property
     def distance(self) -> Any:
         """||X X^H - I||_F = ||X^H X - I||_F for square X."""
         if self._distance is None:
-            self._measure()
+            self._distance = self._left.measure(self.x)
         return self._distance
 
     def norm_bound(self) -> Any:
-        """||K X||_F <= ||K||_F ||X||_2 <= sqrt(1 + d) ||K||_F: no product."""
+        """||s K X||_F <= s ||K||_F ||X||_2 <= s sqrt(1 + d) ||K||_F: no product."""
         if self._bound is None:
-            sqrt = self.kernels.scalars.sqrt
-            self._bound = sqrt(1.0 + self.distance) * self.kernels.norm(self._k)
+            root = self.kernels.scalars.sqrt(1.0 + self.distance)
+            self._bound = root * self._left.norm() * self.scale
         return self._bound
 
     def array(self) -> Array:
         if self._array is None:
-            self._array = self.kernels.matmul(self._k, self.x, out=self._array_buffer)
+            kernels, shape = self.kernels, self.block.inner_shape
+            if self._spare is None:
+                self._spare = kernels.empty(shape), kernels.empty(shape)
+            product = kernels.matmul(self._left.k, self.x, out=self._spare[0])
+            self._array = kernels.scale(product, self.scale * self._left.unit, out=product)
         return self._array
 
     def norm(self) -> Any:
@@ -599,15 +666,14 @@ class LeftForm(Form):
         return self._norm
 
     def moved(self, eta: Any, out: Array) -> Array:
-        kernels = self.kernels
         if self._array is not None:
-            step = kernels.scale(self._array, eta, out=out)
-            return kernels.subtract(self.x, step, out=out)
-        factor = kernels.add_identity(kernels.scale(self._k, -eta, out=self._work), 1.0)
-        return kernels.matmul(factor, self.x, out=out)
+            return self.kernels.stepped(self.x, self._array, eta, out)
+        return self._left.step(self.x, eta * self.scale, out)
 
     def curve(self, t: Any) -> tuple[Array, Array, Array]:
         kernels, _ = self.kernels, self.distance  # which leaves delta
-        unit = self._work = kernels.scale(self.array(), t, out=self._work)
+        array = self.array()
+        assert self._spare is not None
+        unit = kernels.scale(array, t, out=self._spare[1])
         mixed = kernels.scale(kernels.sym(kernels.outer(unit, self.x)), 2.0)
-        return self._delta, mixed, kernels.outer(unit, unit)
+        return self._left.delta, mixed, kernels.outer(unit, unit)

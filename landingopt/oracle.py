@@ -50,6 +50,10 @@ class Oracle:
         self.fun, self.grad = problem.fun, problem.grad
         self.both = problem.value_and_gradient
         self.hessp = problem.hessp
+        # Of the most common unknown, one tall NumPy matrix: what comes back is looked at quickly.
+        common = space.plain and not space.blocks[0].wide
+        self._shape: Any = space.blocks[0].shape if common else None
+        self._dtype: Any = space.dtype if common else None
         self.counts, self.metric_counts = Counts(), Counts()
         self._charged = self.counts
 
@@ -189,6 +193,12 @@ class Oracle:
 
     def checked(self, gradient: Variable, name: str = "gradient") -> list[Array]:
         """What a user's function returned, as blocks."""
+        if (
+            type(gradient) is np.ndarray
+            and gradient.dtype == self._dtype
+            and gradient.shape == self._shape
+        ):
+            return [gradient]
         space = self.space
         if space._kind == "array":
             block = space.blocks[0]

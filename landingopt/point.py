@@ -53,7 +53,7 @@ class Point:
     __slots__ = (
         "space", "forms", "x", "gradient", "estimate", "fun", "merit", "distance_bound", "iteration",
         "step", "evaluated", "parts", "previous", "gradient_norm", "status", "restart", "along",
-        "_user", "_user_of",
+        "_user", "_user_of", "_plain",
     )  # fmt: skip
 
     def __init__(self, space: Space, forms: list[Any]):
@@ -64,7 +64,8 @@ class Point:
             else [self]
         )
         self._user: Variable = None
-        self._user_of: list[Array] = []
+        self._user_of: Any = []
+        self._plain = space.plain
         self.iteration = 0
         self.step: Any = None
         self.along: list[Any] | None = None
@@ -106,8 +107,11 @@ class Point:
     def user(self) -> Variable:
         """x in the user's form; read-only where the library has read-only views."""
         x = self.x
-        if self.space.plain:
-            return self.space.view(x[0])
+        if self._plain:
+            a = x[0]
+            if a is not self._user_of:
+                self._user, self._user_of = self.space.view(a), None if self.space.copies else a
+            return self._user
         if self._user is None or any(a is not b for a, b in zip(x, self._user_of, strict=False)):
             self._user = self.space.readonly(self.space.to_user(x))
             # A conjugated copy goes stale when its buffer is rewritten; a view does not.

@@ -33,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 
 from landingopt import _xp
-from landingopt._factor import all_known, expm, factor, inverse_of_lower
+from landingopt._factor import all_known, expm, factor, inverse_of_lower, svd
 from landingopt._xp import FLOATS, Array
 from landingopt.moves import AdditiveRun, Moved, MoveRun
 from landingopt.space import Block
@@ -45,7 +45,8 @@ Retract = Callable[[Any, Any, Any, Array, Array], Placed]
 
 
 class RetractionRun:
-    """Applies ``retract`` quietly: what fails is NaN and not ok, never a warning nor an exception."""
+    """Applies ``retract``: what fails is NaN and not ok, never an exception (a warning by NumPy, unless
+    its ``errstate`` says otherwise, as it does in a run)."""
 
     __slots__ = ("_kernels", "_retract", "_work")
 
@@ -57,14 +58,14 @@ class RetractionRun:
         self, form: Any, eta: Any, out: Array, tol: float | None = None, limit: float = math.inf
     ) -> Moved:
         kernels = self._kernels
-        with np.errstate(all="ignore"):
-            x, distance, ok = self._retract(kernels, form, eta, self._work, out)
-            if x is self._work:
-                self._work = out
-            if not all_known(ok):
+        x, distance, ok = self._retract(kernels, form, eta, self._work, out)
+        if x is self._work:
+            self._work = out
+        if not all_known(ok):
+            with np.errstate(all="ignore"):
                 x = kernels.select(ok, x, x * math.nan)
-            if kernels.scalars is FLOATS:
-                ok = bool(ok)
+        if kernels.scalars is FLOATS:
+            ok = bool(ok)
         return Moved(x, distance, None, ok)
 
 
@@ -242,9 +243,12 @@ def _by_eigenvectors(kernels: Any, form: Any, eta: Any, work: Array, out: Array)
 
 def _by_svd(kernels: Any, form: Any, eta: Any, work: Array, out: Array) -> Placed:
     m = form.moved(eta, work)
-    xp, size = _xp.namespace(m), kernels.unit_roundoff * m.shape[-1]
-    (u, s, vh), ok = factor(kernels, lambda a: xp.linalg.svd(a, full_matrices=False), m)
-    ok = ok & (s[..., -1] > s[..., 0] * size)
+    size = kernels.unit_roundoff * m.shape[-1]
+    (u, s, vh), ok = factor(kernels, partial(svd, kernels), m)
+    if ok is True:  # one matrix: two numbers, in place of operations on arrays of them
+        ok = float(s[-1]) > float(s[0]) * size
+    else:
+        ok = ok & (s[..., -1] > s[..., 0] * size)
     return kernels.matmul(u, vh, out=out), 10.0 * size, ok
 
 

@@ -89,6 +89,11 @@ class Space:
         )
 
     @property
+    def copies(self) -> bool:
+        """The user's form of the one block is a copy, which goes stale: a conjugate transpose."""
+        return self.blocks[0].wide and self.blocks[0].kernels.complex
+
+    @property
     def plain(self) -> bool:
         """The unknown is one NumPy matrix."""
         return self._one is not None and self._kind == "array"
@@ -99,7 +104,7 @@ class Space:
         if known is not None and known[0] is a:
             return known[1]
         view = self.readonly(self.to_user([a]))
-        if not (self.blocks[0].wide and _xp.is_complex(a)):  # that is a copy, which goes stale
+        if not self.copies:
             if len(self._views) > 64:
                 self._views.clear()
             self._views[id(a)] = (a, view)

@@ -625,22 +625,31 @@ class Safeguarded:
 
 
 class SafeguardedRun:
-    __slots__ = ("rule", "eps", "lam", "scalars", "exact_only", "exact")
+    __slots__ = ("rule", "eps", "lam", "scalars", "exact_only", "exact", "_floats", "_constant")
 
     def __init__(self, recipe: Safeguarded, context: Context):
         self.rule = recipe.rule.start(context)
         self.eps, self.lam, self.exact = recipe.eps, context.lam, recipe.exact
         self.scalars = context.numbers.scalars
+        self._floats = self.scalars is FLOATS
+        self._constant = recipe.rule.step if type(recipe.rule) is Constant else None
         self.exact_only = context.accelerator  # comparing would read a number back
 
     def size(self, k: int, point: Point) -> Any:
-        form = point.forms[0]
-        wanted = self.rule.size(k, point)
-        if form.distance is None:
+        form, lam = point.forms[0], self.lam
+        wanted = self.rule.size(k, point) if self._constant is None else self._constant
+        d = form.distance
+        if d is None:
             return wanted  # an unconstrained block
-        d, noise = form.distance, form.noise()
-        if not self.exact_only:
-            bound = safe_step(d, form.norm_bound(), self.lam, self.eps, self.scalars, noise)
+        noise = form.noise()
+        if self._floats:
+            # eta is at most the root where g^2 eta^2 - 2 (lam d (1 - d) - noise) eta <= eps - d.
+            g = form.norm_bound()
+            left = wanted * (wanted * g * g - 2.0 * (lam * d * (1.0 - d) - noise))
+            if left <= self.eps - d and 2.0 * lam * wanted <= 1.0:
+                return wanted
+        elif not self.exact_only:
+            bound = safe_step(d, form.norm_bound(), lam, self.eps, self.scalars, noise)
             if self.scalars.all(bound >= wanted):
                 return wanted
         bound = safe_step(d, form.norm(), self.lam, self.eps, self.scalars, noise)

@@ -204,7 +204,8 @@ def test_the_free_bound_is_a_bound(rng, shape, dtype, scale):
     form = form_at(Field(normal=Penalty(0.7)), x, g)
     bound, norm = np.asarray(form.norm_bound()), np.asarray(form.norm())
     assert np.all(bound >= norm * (1 - 10 * np.finfo(dtype).eps))
-    assert np.all(bound <= norm * np.sqrt(1.45 / 0.55))  # and not a loose one
+    # and not a loose one; of a tall matrix it has terms of the order of the distance, 0.45 here
+    assert np.all(bound <= norm * (np.sqrt(1.45 / 0.55) if shape[-2] == shape[-1] else 3.0))
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])

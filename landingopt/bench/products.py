@@ -30,13 +30,23 @@ def counted_products() -> Iterator[list[int]]:
     [16]
     """
     total, running = [0], True
-    product = _xp.product
+    product, gemm = _xp.product, _xp.gemm
     verbs = {name: vars(Clock)[name] for name in ("__init__", "resume", "pause")}
 
     def counted(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         if running:
             total[0] += a.size * b.shape[1]
         return product(a, b, out)
+
+    def counting_gemm(dtype: Any) -> Any:
+        routine = gemm(dtype)
+
+        def counted_gemm(alpha: float, a: np.ndarray, b: np.ndarray, *rest: Any) -> Any:
+            if running:
+                total[0] += a.size * b.shape[1]
+            return routine(alpha, a, b, *rest)
+
+        return counted_gemm
 
     def switching(name: str) -> Any:
         def switched(self: Any, *args: Any) -> Any:
@@ -48,10 +58,11 @@ def counted_products() -> Iterator[list[int]]:
 
     try:
         _xp.product = counted  # type: ignore[assignment]
+        _xp.gemm = counting_gemm
         for name in verbs:
             setattr(Clock, name, switching(name))
         yield total
     finally:
-        _xp.product = product
+        _xp.product, _xp.gemm = product, gemm
         for name, verb in verbs.items():
             setattr(Clock, name, verb)

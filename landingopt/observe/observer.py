@@ -160,6 +160,9 @@ class Observer:
         self.clock = Clock(self.space.like)
         self._bar = Progress(label, stop.limit(), epoch_limit(stop)) if progress else None
         self._next: float = 0
+        self.quiet: float = (
+            0  # before this iteration there is nothing to look at, nor a need to ask
+        )
         self._limit = stop.limit()
         # Epochs matter where a rule or the record speaks of them.
         self._next_epoch = math.inf
@@ -193,6 +196,7 @@ class Observer:
             if self.space.separable:
                 self.status = np.full(self.space.batch, RUNNING)
             return
+        _settle(point)
         self.clock.pause()
         reference = point
         if np.max(self.measure.distance(point)) > 1e-8:
@@ -241,6 +245,7 @@ class Observer:
         ):
             return False
         if checkpoint:
+            _settle(point)
             self.clock.pause()
         row = Row(self, point, checkpoint)
         self._judge(row, point)
@@ -257,6 +262,8 @@ class Observer:
                 self._next_epoch = self.record.next_epoch(self.oracle.epoch() + 1e-9)
             if not over:
                 self.clock.resume()
+        if norm is None and not self._by_epoch and not self._timed and point.status is None:
+            self.quiet = min(self._next, self._limit)
         return over
 
     def _last_row(self, point: Point) -> Row:
@@ -361,6 +368,15 @@ class Observer:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _settle(point: Point) -> None:
+    """Form the fields that wait with the gradient in hand, on the clock: measuring may overwrite it."""
+    if point.evaluated:
+        for form in point.forms:
+            settle = getattr(form, "settle", None)
+            if settle is not None:
+                settle()
 
 
 def _settled(code: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from landingopt._xp import Array
 from landingopt.fields import FieldRun, Form
-from landingopt.moves import Move
+from landingopt.moves import AdditiveRun, Move
 from landingopt.point import Point
 from landingopt.searches.trials import place_start
 from landingopt.space import Block, Space
@@ -48,7 +48,7 @@ class OpenLoop:
 
 
 class OpenLoopRun:
-    __slots__ = ("space", "steps", "moves", "_point", "_spare", "eps")
+    __slots__ = ("space", "steps", "moves", "_alone", "_additive", "_point", "_spare", "eps")
 
     def __init__(
         self,
@@ -62,7 +62,10 @@ class OpenLoopRun:
         self.space = space
         self.eps: float | None = getattr(recipe.step, "eps", None)
         self._point, self._spare = field.point(space), field.point(space)
+        field.silent = space.accelerator
         self.moves = [move.start(block) for block in space.blocks]
+        self._alone = len(space.blocks) == 1
+        self._additive = isinstance(self.moves[0], AdditiveRun)
         known = {
             name: getattr(estimator, name)
             for name in ("epoch", "anchor_pair")
@@ -101,8 +104,15 @@ class OpenLoopRun:
                 )
 
     def advance(self, point: Point, direction: list[Form]) -> Point:
-        new = self._spare
-        k = point.iteration
+        new, k = self._spare, point.iteration
+        if self._alone and self.space.frozen is None:
+            eta = self.steps[0].size(k, point)
+            form, move = direction[0], self.moves[0]
+            x = form.moved(eta, new.x[0]) if self._additive else move.apply(form, eta, new.x[0]).x
+            new.place([x])
+            new.iteration, new.step, new.previous = k + 1, eta, point
+            self._spare = point
+            return new
         point.share()
         x, steps = [], []
         frozen = self.space.frozen

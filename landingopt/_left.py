@@ -1,0 +1,192 @@
+"""The left form K X of a field at a square X: what a step computes there.
+
+K = G X^H - X G^H + r Delta, Delta = X X^H - I, without the field's scale: the canonical tangent is
+skew(G X^H) X, a multiple of the first two terms times X, and r is the normal term's weight over that
+scale. A small step is bound by the number of calls: for one NumPy matrix there are as few as possible.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from landingopt import _xp
+from landingopt._xp import Array
+
+
+class Left:
+    """K / ``unit`` and Delta at a point, with any kernels.
+
+    ``ratio`` is r; None: no normal term, and Delta only when it is asked for.
+    """
+
+    __slots__ = ("_ratio", "_work", "delta", "k", "kernels", "unit")
+
+    def __init__(self, kernels: Any, shape: tuple[int, ...], ratio: float | None):
+        self.kernels, self._ratio, self.unit = kernels, ratio, 1.0
+        self.k, self.delta = kernels.empty(shape), kernels.empty(shape)
+        self._work: Array = None
+
+    def update(self, x: Array, g: Array) -> tuple[Any, Any]:
+        """K at x; returns ||Delta||_F where it is needed, and ||K||_F where it costs next to nothing."""
+        kernels = self.kernels
+        self._work = kernels.outer(g, x, out=self._work)
+        self.k = kernels.subtract(self._work, kernels.adjoint(self._work), out=self.k)
+        if self._ratio is None:
+            return None, None
+        distance = self.measure(x)
+        if self._ratio:
+            self._work = kernels.scale(self.delta, self._ratio, out=self._work)
+            self.k = kernels.add(self.k, self._work, out=self.k)
+        return distance, None
+
+    def measure(self, x: Array) -> Any:
+        """Delta, and ||Delta||_F = ||X^H X - I||_F."""
+        kernels = self.kernels
+        self.delta = kernels.add_identity(kernels.outer(x, x, out=self.delta), -1.0)
+        return kernels.norm(self.delta)
+
+    def norm(self) -> Any:
+        """||K||_F."""
+        return self.kernels.norm(self.k)
+
+    def step(self, x: Array, t: Any, out: Array) -> Array:
+        """(I - t K) X."""
+        kernels = self.kernels
+        factor = kernels.add_identity(kernels.scale(self.k, -t, out=self._work), 1.0)
+        return kernels.matmul(factor, x, out=out)
+
+
+# Up to so many columns OpenBLAS multiplies by a transposed copy faster than by the transpose, and its
+# symmetric product gains nothing.
+_COPIED = 128
+
+
+class NumpyLeft(Left):
+    """For one NumPy matrix: with views of its buffers that are made once, and nothing called twice."""
+
+    __slots__ = (
+        "_adjoint", "_complex", "_copied", "_diagonals", "_flat_delta", "_flat_k", "_high", "_low",
+        "_number", "_ones", "_other",
+    )  # fmt: skip
+
+    def __init__(self, kernels: _xp.NumpyMatrix, shape: tuple[int, ...], ratio: float | None):
+        super().__init__(kernels, shape, ratio)
+        p = shape[-1]
+        # What holds nothing from call to call is shared by the points of a run: fewer cache misses.
+        self._work, self._adjoint, self._other = kernels.scratch(shape, 3)
+        self._complex, self._copied = kernels.complex, p <= _COPIED
+        self._low, self._high = kernels.low, kernels.high
+        self._diagonals = [a.reshape(-1)[:: p + 1] for a in (self.delta, self._work)]
+        real = self.delta.real.dtype
+        self._flat_delta, self._flat_k = (a.reshape(-1).view(real) for a in (self.delta, self.k))
+        self._ones = np.ones(p, dtype=kernels.dtype)
+        self._number = np.zeros((), dtype=kernels.dtype)  # a Python number is converted each time
+
+    def update(self, x: np.ndarray, g: np.ndarray) -> tuple[float | None, float | None]:
+        k, work, adjoint = self.k, self._work, self._adjoint_of(x)
+        _xp.product(g, adjoint, work)
+        other = self._other
+        other[...] = work.T  # copied: an operation on the transpose is slower than both
+        if self._complex:
+            np.conjugate(other, other)
+        np.subtract(work, other, k)
+        if self._ratio is None:
+            return None, None
+        distance = self._measured(x, adjoint)
+        if self._ratio:
+            self._number[()] = self._ratio
+            np.multiply(self.delta, self._number, work)
+            np.add(k, work, k)
+        return distance, self.norm()
+
+    def _adjoint_of(self, x: np.ndarray) -> np.ndarray:
+        if not self._copied:
+            return x.conj().T if self._complex else x.T
+        adjoint = self._adjoint
+        adjoint[...] = x.T
+        return np.conjugate(adjoint, adjoint) if self._complex else adjoint
+
+    def measure(self, x: np.ndarray) -> float:
+        return self._measured(x, self._adjoint_of(x))
+
+    def _measured(self, x: np.ndarray, adjoint: np.ndarray) -> float:
+        _xp.product(x, adjoint, self.delta)
+        diagonal, flat = self._diagonals[0], self._flat_delta
+        np.subtract(diagonal, self._ones, diagonal)
+        square = float(flat.dot(flat))
+        if self._low < square < self._high:
+            return math.sqrt(square)
+        return self.kernels.norm(self.delta)
+
+    def norm(self) -> float:
+        flat = self._flat_k
+        square = float(flat.dot(flat))
+        if self._low < square < self._high:
+            return math.sqrt(square) * self.unit
+        return self.kernels.norm(self.k) * self.unit
+
+    def step(self, x: np.ndarray, t: float, out: np.ndarray) -> np.ndarray:
+        work, diagonal = self._work, self._diagonals[1]
+        self._number[()] = -t
+        np.multiply(self.k, self._number, work)
+        np.add(diagonal, self._ones, diagonal)
+        return _xp.product(work, x, out)
+
+
+# Up to so many columns OpenBLAS multiplies on one thread: SciPy's copy of it does not compete with
+# NumPy's there.
+_SMALL = 64
+
+
+class SmallLeft(NumpyLeft):
+    """With BLAS's own alpha A B + beta C where that is a call fewer; K is in units of r.
+
+    For r >= 1 only: K / r must not overflow where K does not.
+    """
+
+    __slots__ = ("_gemm", "_share", "_views")
+
+    def __init__(self, kernels: _xp.NumpyMatrix, shape: tuple[int, ...], ratio: float):
+        super().__init__(kernels, shape, ratio)
+        self.unit, self._share, self._gemm = ratio, 1.0 / ratio, _xp.gemm(kernels.dtype)
+        self._views = self._adjoint.T, self._work.T, self.k.T  # column-major, as BLAS has it
+
+    def update(self, x: np.ndarray, g: np.ndarray) -> tuple[float, float]:
+        k, delta, work, other, adjoint = self.k, self.delta, self._work, self._other, self._adjoint
+        adjoint_t, work_t, _ = self._views
+        adjoint[...] = x.T
+        if self._complex:
+            np.conjugate(adjoint, adjoint)
+        self._gemm(self._share, adjoint_t, g.T, 0.0, work_t, 0, 0, 1)
+        other[...] = work.T
+        if self._complex:
+            np.conjugate(other, other)
+        np.subtract(work, other, k)
+        _xp.product(x, adjoint, delta)
+        diagonal, flat_delta, flat_k = self._diagonals[0], self._flat_delta, self._flat_k
+        np.subtract(diagonal, self._ones, diagonal)
+        np.add(k, delta, k)
+        d, size, low, high = flat_delta.dot(flat_delta), flat_k.dot(flat_k), self._low, self._high
+        d, size = float(d), float(size)
+        d = math.sqrt(d) if low < d < high else self.kernels.norm(delta)
+        size = math.sqrt(size) if low < size < high else self.kernels.norm(k)
+        return d, size * self.unit
+
+    def step(self, x: np.ndarray, t: float, out: np.ndarray) -> np.ndarray:
+        if not out.flags.c_contiguous:  # BLAS would work on a copy
+            return super().step(x, t * self.unit, out)
+        out[...] = x
+        self._gemm(-t * self.unit, x.T, self._views[2], 1.0, out.T, 0, 0, 1)
+        return out
+
+
+def left(kernels: Any, shape: tuple[int, ...], ratio: float | None) -> Left:
+    """What serves these kernels."""
+    if not isinstance(kernels, _xp.NumpyMatrix):
+        return Left(kernels, shape, ratio)
+    if ratio is not None and ratio >= 1.0 and shape[-1] <= _SMALL:
+        return SmallLeft(kernels, shape, ratio)
+    return NumpyLeft(kernels, shape, ratio)
