@@ -26,8 +26,9 @@ class Left:
 
     def __init__(self, kernels: Any, shape: tuple[int, ...], ratio: float | None):
         self.kernels, self._ratio, self.unit = kernels, ratio, 1.0
-        self.k, self.delta = kernels.empty(shape), kernels.empty(shape)
+        self.k = kernels.empty(shape)
         self._work: Array = None
+        self.delta: Array = None
 
     def update(self, x: Array, g: Array) -> tuple[Any, Any]:
         """K at x; returns ||Delta||_F where it is needed, and ||K||_F where it costs next to nothing."""
@@ -68,8 +69,8 @@ class NumpyLeft(Left):
     """For one NumPy matrix: with views of its buffers that are made once, and nothing called twice."""
 
     __slots__ = (
-        "_adjoint", "_complex", "_copied", "_diagonals", "_flat_delta", "_flat_k", "_high", "_low",
-        "_number", "_ones", "_other",
+        "_adjoint", "_complex", "_copied", "_diagonal", "_diagonal_delta", "_flat_delta", "_flat_k",
+        "_high", "_low", "_number", "_ones", "_other",
     )  # fmt: skip
 
     def __init__(self, kernels: _xp.NumpyMatrix, shape: tuple[int, ...], ratio: float | None):
@@ -79,11 +80,18 @@ class NumpyLeft(Left):
         self._work, self._adjoint, self._other = kernels.scratch(shape, 3)
         self._complex, self._copied = kernels.complex, p <= _COPIED
         self._low, self._high = kernels.low, kernels.high
-        self._diagonals = [a.reshape(-1)[:: p + 1] for a in (self.delta, self._work)]
-        real = self.delta.real.dtype
-        self._flat_delta, self._flat_k = (a.reshape(-1).view(real) for a in (self.delta, self.k))
+        self._diagonal = self._work.reshape(-1)[:: p + 1]
+        self._flat_k = self.k.reshape(-1).view(self.k.real.dtype)
+        if ratio is not None:
+            self._make_delta()
         self._ones = np.ones(p, dtype=kernels.dtype)
         self._number = np.zeros((), dtype=kernels.dtype)  # a Python number is converted each time
+
+    def _make_delta(self) -> None:
+        p = self.k.shape[0]
+        self.delta = self.kernels.empty((p, p))
+        self._diagonal_delta = self.delta.reshape(-1)[:: p + 1]
+        self._flat_delta = self.delta.reshape(-1).view(self.delta.real.dtype)
 
     def update(self, x: np.ndarray, g: np.ndarray) -> tuple[float | None, float | None]:
         k, work, adjoint = self.k, self._work, self._adjoint_of(x)
@@ -110,11 +118,13 @@ class NumpyLeft(Left):
         return np.conjugate(adjoint, adjoint) if self._complex else adjoint
 
     def measure(self, x: np.ndarray) -> float:
+        if self.delta is None:
+            self._make_delta()
         return self._measured(x, self._adjoint_of(x))
 
     def _measured(self, x: np.ndarray, adjoint: np.ndarray) -> float:
         _xp.product(x, adjoint, self.delta)
-        diagonal, flat = self._diagonals[0], self._flat_delta
+        diagonal, flat = self._diagonal_delta, self._flat_delta
         np.subtract(diagonal, self._ones, diagonal)
         square = float(flat.dot(flat))
         if self._low < square < self._high:
@@ -129,7 +139,7 @@ class NumpyLeft(Left):
         return self.kernels.norm(self.k) * self.unit
 
     def step(self, x: np.ndarray, t: float, out: np.ndarray) -> np.ndarray:
-        work, diagonal = self._work, self._diagonals[1]
+        work, diagonal = self._work, self._diagonal
         self._number[()] = -t
         np.multiply(self.k, self._number, work)
         np.add(diagonal, self._ones, diagonal)
@@ -166,7 +176,7 @@ class SmallLeft(NumpyLeft):
             np.conjugate(other, other)
         np.subtract(work, other, k)
         _xp.product(x, adjoint, delta)
-        diagonal, flat_delta, flat_k = self._diagonals[0], self._flat_delta, self._flat_k
+        diagonal, flat_delta, flat_k = self._diagonal_delta, self._flat_delta, self._flat_k
         np.subtract(diagonal, self._ones, diagonal)
         np.add(k, delta, k)
         d, size, low, high = flat_delta.dot(flat_delta), flat_k.dot(flat_k), self._low, self._high

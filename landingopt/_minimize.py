@@ -207,6 +207,9 @@ def _solve(
     finally:
         observer.close()
     result = _result(oracle, observer, point, method, note)
+    before, point.previous = point.previous, None  # the two points of a run know each other
+    if before is not None:
+        before.previous = None
     broken = np.isin(result.status, (int(Status.NONFINITE), int(Status.LEFT_TUBE)))
     if np.any(broken) and on_failure == "raise":
         raise SolveError(

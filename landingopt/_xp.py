@@ -257,6 +257,10 @@ class _Composed:
         """X - eta F."""
         return self.subtract(x, self.scale(f, eta, out=out), out=out)
 
+    def scratch(self: Any, shape: tuple[int, ...], count: int) -> list[Any]:
+        """Memory for what does not outlive a call."""
+        return [self.empty(shape) for _ in range(count)]
+
 
 class _NumpyArithmetic(_Composed):
     """What NumPy does alike for one matrix and for a stack, with ``out=`` everywhere; abstract."""
@@ -336,6 +340,7 @@ class NumpyMatrix(_NumpyArithmetic):
     def __init__(self, like: np.ndarray):
         super().__init__(like)
         self._identity = np.zeros((0, 0), dtype=like.dtype)
+        self._half = np.array(0.5, dtype=like.dtype)  # a Python number is converted each time
         self._scratch: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._routines: dict[str, Any] = {}
 
@@ -358,7 +363,7 @@ class NumpyMatrix(_NumpyArithmetic):
         return self._routines[name]
 
     def scratch(self, shape: tuple[int, ...], count: int) -> list[np.ndarray]:
-        """Memory for what does not outlive a call, the same each time."""
+        """The same memory each time: for what does not outlive a call."""
         known = self._scratch.setdefault(shape, [])
         known.extend(self.empty(shape) for _ in range(count - len(known)))
         return known[:count]
@@ -378,8 +383,11 @@ class NumpyMatrix(_NumpyArithmetic):
         self, x: np.ndarray, z: np.ndarray, cross: np.ndarray, work: np.ndarray, out: np.ndarray
     ) -> np.ndarray:
         product(x.conj().T if self.complex else x.T, z, cross)
-        np.add(cross, cross.conj().T if self.complex else cross.T, work)
-        np.multiply(work, 0.5, work)
+        work[...] = cross.T  # copied: an operation on the transpose is slower, and allocates
+        if self.complex:
+            np.conjugate(work, work)
+        np.add(work, cross, work)
+        np.multiply(work, self._half, work)
         product(x, work, out)
         return np.subtract(z, out, out)
 
@@ -448,7 +456,9 @@ class NumpyMatrix(_NumpyArithmetic):
         return top * math.sqrt(float(np.vdot(unit, unit).real))
 
     def largest_row_sum(self, a: np.ndarray) -> float:
-        return float(np.abs(a).sum(axis=1).max())
+        if self.complex:
+            return float(np.abs(a).sum(axis=1).max())
+        return float(np.abs(a, out=self.scratch(a.shape, 1)[0]).sum(axis=1).max())
 
     def select(self, condition: bool, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a if condition else b

@@ -472,7 +472,7 @@ class GradientForm(_Assembled):
 
     def __init__(self, block: Block):
         super().__init__(block)
-        self._cross = self.kernels.empty((*block.batch, block.p, block.p))
+        self._cross = self.kernels.scratch((*block.batch, block.p, block.p), 1)[0]
         self.phi = self.kernels.empty((*block.batch, block.p, block.p))
         self._phi_norm: Any = None
 
@@ -504,7 +504,7 @@ class RightForm(_Assembled):
         self.needs_gram = tangent.needs_gram or normal is not None
         self._gram = self.kernels.empty((*block.batch, block.p, block.p))
         self._cross = self.kernels.empty((*block.batch, block.p, block.p))
-        self._work = self.kernels.empty(block.inner_shape)
+        self._work = self.kernels.scratch(block.inner_shape, 1)[0]
         self._sum = self.kernels.empty((*block.batch, block.p, block.p))
         self._tangent: Array = None  # the tangent term's B
 

@@ -52,16 +52,17 @@ class Point:
 
     __slots__ = (
         "space", "forms", "x", "gradient", "estimate", "fun", "merit", "distance_bound", "iteration",
-        "step", "evaluated", "parts", "previous", "gradient_norm", "status", "restart", "along",
+        "step", "evaluated", "_parts", "previous", "gradient_norm", "status", "restart", "along",
         "_user", "_user_of", "_plain",
     )  # fmt: skip
 
     def __init__(self, space: Space, forms: list[Any]):
         self.space, self.forms = space, forms
-        self.parts = (
+        # Of one block, itself: not kept, so that no cycle keeps a run's memory when it has ended.
+        self._parts = (
             [Point(part, [form]) for part, form in zip(space.split(), forms, strict=True)]
             if len(forms) > 1
-            else [self]
+            else []
         )
         self._user: Variable = None
         self._user_of: Any = []
@@ -85,9 +86,14 @@ class Point:
         self.evaluated = False
         self.distance_bound: Any = float("inf")
 
+    @property
+    def parts(self) -> list[Point]:
+        """A point for each block; of one block the point itself."""
+        return self._parts or [self]
+
     def share(self) -> None:
         """Hand iteration, x, gradient and estimate to the per-block parts."""
-        if len(self.parts) == 1:
+        if not self._parts:
             return
         for i, part in enumerate(self.parts):
             part.place([self.x[i]])

@@ -110,6 +110,10 @@ class Space:
             self._views[id(a)] = (a, view)
         return view
 
+    def forget_views(self) -> None:
+        """Of buffers that are needed no more."""
+        self._views.clear()
+
     @property
     def array(self) -> bool:
         """The unknown is one array (not a dict or tuple of them)."""

@@ -482,12 +482,11 @@ class BarzilaiBorwein:
 
 
 class BarzilaiBorweinRun:
-    __slots__ = ("recipe", "context", "_last", "_work", "_short", "_threshold")
+    __slots__ = ("recipe", "context", "_last", "_short", "_threshold")
 
     def __init__(self, recipe: BarzilaiBorwein, context: Context):
         self.recipe, self.context = recipe, context
         self._last: Any = None
-        self._work: list[tuple[Array, Array]] | None = None
         self._short: list[Any] = []  # the last short steps
         self._threshold: Any = recipe.threshold
 
@@ -536,18 +535,13 @@ class BarzilaiBorweinRun:
         return scalars.where(norm > 0, step, scalars.full(1.0))
 
     def _changes(self, point: Point, previous: Point) -> tuple[list[Array], list[Array]]:
-        """s and y."""
-        if self._work is None:
-            blocks = [form.block for form in point.forms]
-            self._work = [
-                (b.kernels.empty(b.inner_shape), b.kernels.empty(b.inner_shape)) for b in blocks
-            ]
+        """s and y, in the memory of the point before: the next trial is about to overwrite it."""
         s, y = [], []
         old = previous.along or previous.forms
         for i, form in enumerate(point.along or point.forms):
-            subtract, (s_work, y_work) = form.block.kernels.subtract, self._work[i]
-            s.append(subtract(point.x[i], previous.x[i], out=s_work))
-            y.append(subtract(form.array(), old[i].array(), out=y_work))
+            subtract, (x, f) = form.block.kernels.subtract, (previous.x[i], old[i].array())
+            s.append(subtract(point.x[i], x, out=x))
+            y.append(subtract(form.array(), f, out=f))
         return s, y
 
     def _adaptive(self, long: Any, short: Any, update: Any) -> Any:

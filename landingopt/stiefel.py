@@ -24,8 +24,8 @@ class NewtonSchulzRun:
         self.kernels, self.max_passes = kernels, max_passes
         batch = shape[:-2]
         square = (*batch, shape[-1], shape[-1])
-        self._gram, self._p = kernels.empty(square), kernels.empty(square)
-        self._square = kernels.empty(square)
+        self._gram = kernels.empty(square)
+        self._p, self._square = kernels.scratch(square, 2)
         self._work = kernels.empty(shape)
         self._scalars: Any = FLOATS if not batch else ArrayScalars(np, np.float64, None, batch)
         self._float = not batch

@@ -110,7 +110,10 @@ def test_the_counter_sees_a_read():
 def test_what_searches_read(shape):
     """A search has to know f; it reads numbers a few times a trial, whatever the size."""
     rng = np.random.default_rng(0)
-    a, b = on_device(rng.standard_normal((shape[1], 12))), on_device(rng.standard_normal((shape[0], 12)))
+    a, b = (
+        on_device(rng.standard_normal((shape[1], 12))),
+        on_device(rng.standard_normal((shape[0], 12))),
+    )
     problem = lo.problems.Procrustes(a, b)
     x0 = lo.stiefel.random(*shape, rng=1, like=a)
     totals = []

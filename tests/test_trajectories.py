@@ -688,7 +688,17 @@ class Products:
 
             return counted
 
+        def counting_gemm(dtype, gemm=_xp.gemm):
+            routine = gemm(dtype)
+
+            def counted(alpha, a, b, *rest):
+                self.sizes.append((b.shape[-1], b.shape[-2], a.shape[-2]))  # column-major: B^T A^T
+                return routine(alpha, a, b, *rest)
+
+            return counted
+
         monkeypatch.setattr(_xp, "product", counting(_xp.product))  # of one matrix
+        monkeypatch.setattr(_xp, "gemm", counting_gemm)  # of a small one
         monkeypatch.setattr(np, "matmul", counting(np.matmul))  # of a stack
 
     def between_gradients(self, fun, grad, x0, method, steps):

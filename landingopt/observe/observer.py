@@ -211,6 +211,7 @@ class Observer:
         else:
             bound = threshold(self.stop, self.first_gradient_norm)
             self._above = max(bound, self._rounding.threshold)
+        self.space.forget_views()  # of the reference
         self.clock.resume()
 
     # -- every point --------------------------------------------------------------------------
