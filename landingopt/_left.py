@@ -8,6 +8,7 @@ scale. A small step is bound by the number of calls: for one NumPy matrix there 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -146,9 +147,7 @@ class NumpyLeft(Left):
         return _xp.product(work, x, out)
 
 
-# Up to so many columns OpenBLAS multiplies on one thread: SciPy's copy of it does not compete with
-# NumPy's there.
-_SMALL = 64
+_SMALL = round(_xp.ONE_THREAD ** (1 / 3))
 
 
 class SmallLeft(NumpyLeft):
@@ -193,8 +192,83 @@ class SmallLeft(NumpyLeft):
         return out
 
 
+# Bytes of the matrices of a stack that are worked on together: a few such pieces fit the cache.
+_PIECE = 512 * 1024
+
+
+class StackLeft(Left):
+    """For a stack of NumPy matrices, some at a time: all that is done to them is done in the cache."""
+
+    __slots__ = ("_identity", "_rows", "_small", "_squares")
+
+    def __init__(self, kernels: _xp.NumpyStack, shape: tuple[int, ...], ratio: float | None):
+        super().__init__(kernels, shape, ratio)
+        p, count = shape[-1], max(1, math.prod(shape[:-2]))
+        most = _PIECE // max(1, p * p * self.k.itemsize)
+        self._rows = min(count, max(1, most))
+        self._small = [kernels.empty((self._rows, p, p)) for _ in range(4)]
+        self._identity = np.eye(p, dtype=kernels.dtype)
+        self._squares = np.empty((2, count), dtype=self.k.real.dtype)
+
+    def _pieces(self, *stacks: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+        """Consecutive matrices of each stack, as many as there is room for."""
+        p = self.k.shape[-1]
+        flat = [a.reshape(-1, p, p) for a in stacks]
+        for i in range(0, len(flat[0]), self._rows):
+            yield tuple(a[i : i + self._rows] for a in flat)
+
+    def update(self, x: np.ndarray, g: np.ndarray) -> tuple[Any, Any]:
+        ratio, at, conjugate = self._ratio, 0, self.kernels.complex
+        self.delta = None  # formed whole only where it is asked for
+        for xs, gs, k in self._pieces(x, g, self.k):
+            n = len(xs)
+            adjoint, work, other, delta = (a[:n] for a in self._small)
+            adjoint[...] = xs.mT
+            if conjugate:
+                np.conjugate(adjoint, adjoint)
+            np.matmul(gs, adjoint, out=work)
+            other[...] = work.mT
+            if conjugate:
+                np.conjugate(other, other)
+            np.subtract(work, other, k)
+            if ratio is not None:
+                np.matmul(xs, adjoint, out=delta)
+                np.subtract(delta, self._identity, delta)
+                self._squares[0, at : at + n] = _squares(delta)
+                if ratio:
+                    np.multiply(delta, delta.dtype.type(ratio), work)
+                    np.add(k, work, k)
+                self._squares[1, at : at + n] = _squares(k)
+            at += n
+        if ratio is None:
+            return None, None
+        kernels, squares = self.kernels, self._squares
+        if not np.all((squares > kernels.low) & (squares < kernels.high)):
+            return self.measure(x), self.norm()  # measured again, scaled
+        return tuple(np.sqrt(squares).reshape(2, *kernels.batch))
+
+    def step(self, x: np.ndarray, t: Any, out: np.ndarray) -> np.ndarray:
+        wide = np.broadcast_to(np.asarray(t, dtype=self.k.dtype), self.kernels.batch).reshape(-1)
+        at = 0
+        for xs, k, placed in self._pieces(x, self.k, out):
+            work = self._small[0][: len(xs)]
+            np.multiply(k, -wide[at : at + len(xs), None, None], work)
+            np.add(work, self._identity, work)
+            np.matmul(work, xs, out=placed)
+            at += len(xs)
+        return out
+
+
+def _squares(a: np.ndarray) -> np.ndarray:
+    """||.||_F^2 of each matrix of a contiguous stack."""
+    rows = a.reshape(len(a), -1).view(a.real.dtype)
+    return np.vecdot(rows, rows)
+
+
 def left(kernels: Any, shape: tuple[int, ...], ratio: float | None) -> Left:
     """What serves these kernels."""
+    if isinstance(kernels, _xp.NumpyStack):
+        return StackLeft(kernels, shape, ratio)
     if not isinstance(kernels, _xp.NumpyMatrix):
         return Left(kernels, shape, ratio)
     if ratio is not None and ratio >= 1.0 and shape[-1] <= _SMALL:

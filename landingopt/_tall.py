@@ -45,7 +45,7 @@ class Tall:
 
     def update(self, x: np.ndarray, g: np.ndarray) -> None:
         product, number = _xp.product, self._number
-        product(x.conj().T if self._complex else x.T, x, self.gram)
+        self.kernels.gram(x, self.gram)
         product(g.conj().T if self._complex else g.T, x, self._cross)
         delta, diagonal = self.delta, self._delta_diagonal
         delta[...] = self.gram

@@ -232,6 +232,11 @@ def gemm(dtype: Any) -> Any:
     return get_blas_funcs("gemm", dtype=dtype)
 
 
+# Up to so many multiplications OpenBLAS keeps to one thread: SciPy's copy of it does not compete with
+# NumPy's there.
+ONE_THREAD = 64**3
+
+
 class _Composed:
     """Operations made of the kernels' own; :class:`NumpyMatrix` fuses them. Abstract."""
 
@@ -340,9 +345,13 @@ class NumpyMatrix(_NumpyArithmetic):
     def __init__(self, like: np.ndarray):
         super().__init__(like)
         self._identity = np.zeros((0, 0), dtype=like.dtype)
-        self._half = np.array(0.5, dtype=like.dtype)  # a Python number is converted each time
+        # Python's numbers are converted in each call.
+        self._half, self._minus_half, self._three_eighths, self._number = (
+            np.array(value, dtype=like.dtype) for value in (0.5, -0.5, 0.375, 0.0)
+        )
         self._scratch: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._routines: dict[str, Any] = {}
+        self._gemm: Any = None
 
     def add_identity(self, a: np.ndarray, t: float) -> np.ndarray:
         """a + t I, in place."""
@@ -369,9 +378,20 @@ class NumpyMatrix(_NumpyArithmetic):
         return known[:count]
 
     def residual(self, y: np.ndarray, out: np.ndarray | None = None) -> tuple[np.ndarray, float]:
-        e = product(y.conj().T if self.complex else y.T, y, out)
+        e = self.gram(y, out)
         self.add_identity(e, -1.0)
         return e, self.norm(e)
+
+    def gram(self, y: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """y^H y: of a small y not by the symmetric product, which NumPy mirrors entry by entry."""
+        small = y.size * y.shape[1] <= ONE_THREAD and y.flags.c_contiguous
+        if out is None or not small:
+            return product(y.conj().T if self.complex else y.T, y, out)
+        if self._gemm is None:
+            self._gemm = gemm(self.dtype)
+        # In column-major terms y is y^T, and what comes back is the transpose of y^H y.
+        self._gemm(1.0, y.T, y.T, 0.0, out.T, 0, 2 if self.complex else 1, 1)
+        return out
 
     def tangent(
         self, x: np.ndarray, g: np.ndarray, cross: np.ndarray, phi: np.ndarray, out: np.ndarray
@@ -407,14 +427,15 @@ class NumpyMatrix(_NumpyArithmetic):
         return np.subtract(z, work, out)
 
     def stepped(self, x: np.ndarray, f: np.ndarray, eta: float, out: np.ndarray) -> np.ndarray:  # type: ignore[override]
-        np.multiply(f, eta, out)
+        self._number[()] = eta
+        np.multiply(f, self._number, out)
         return np.subtract(x, out, out)
 
     def polynomial(self, e: np.ndarray, square: np.ndarray | None, out: np.ndarray) -> np.ndarray:
         """I - E / 2 (+ 3 E^2 / 8, with E^2 in ``square``, which is overwritten)."""
-        np.multiply(e, -0.5, out)
+        np.multiply(e, self._minus_half, out)
         if square is not None:
-            np.multiply(square, 0.375, square)
+            np.multiply(square, self._three_eighths, square)
             np.add(out, square, out)
         p = out.shape[0]
         if self._identity.shape[0] == p:

@@ -910,6 +910,102 @@ def bench_stochastic(
     raise typer.Exit(1 if check and not all(bound.holds for bound in found) else 0)
 
 
+class Precision(str, Enum):
+    """Of real numbers."""
+
+    float64 = "float64"
+    float32 = "float32"
+
+
+@bench.command(
+    name="step",
+    short_help="What one step costs, in units of the matrix products that it needs.",
+    epilog="""\b
+Examples:
+  landingopt bench step --quick
+  landingopt bench step --threads 2 --methods landing,POGO,CholeskyQR
+  landingopt bench step --shapes 40x40,500x5,200x100x100 --repeats 21 --plot none
+  landingopt bench step --device cuda --dtype float32
+""",
+)
+def bench_step(
+    device: Annotated[Device, typer.Option(help="cuda needs CuPy and a GPU.")] = Device.cpu,
+    dtype: Annotated[Precision, typer.Option(help="Precision of X.")] = Precision.float64,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer and smaller shapes: within half a minute.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Of BLAS, on the CPU.")] = 1,
+    shapes: Annotated[
+        str | None,
+        typer.Option(help="nxp, or countxnxp for a stack, comma separated.  [default: all]"),
+    ] = None,
+    methods: _Names = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rounds, in each all methods in turn.  [default: 9; --quick 5]"),
+    ] = None,
+    csv: Annotated[
+        str, typer.Option(help='The measurements as CSV; "none" for none.')
+    ] = "bench_step.csv",
+    plot: Annotated[
+        str, typer.Option(help='The figure (.png, .pdf, .svg); "none" for none.')
+    ] = "bench_step.png",
+) -> None:
+    """Time one step of the landing, of POGO and of retraction methods, the gradient given.
+
+    "bare" is the time of the landing's products alone, plain matrix products of different matrices into
+    memory that is there: three p x p for square X, four n p^2 for tall X, the same batched for stacks.
+    "/ products" is the time of a step over it, the median of interleaved rounds, with quartiles. A step
+    is one of lo.minimize, safe step, distance and norm included; a method is left out where its step
+    takes seconds.
+
+    "products" are matrix products counted in units of n p^2 (factorisations are not in it), "calls" the
+    array calls of a step, "views" those that only look at an array in another way. "layer" are the
+    microseconds that are not array calls: the step less the same calls in straight-line code.
+    """
+    with _one_line_errors():
+        from landingopt.bench import solvers, step, step_plot, step_tables
+
+        table = None if csv.lower() == "none" else _writable(Path(csv))
+        figure = None if plot.lower() == "none" else _writable(Path(plot), figure=True)
+        names = list(step.METHODS) if methods is None else _parts(methods, "--methods")
+        for name in names:
+            if name not in step.METHODS:
+                raise UserError(f"bench step runs {', '.join(step.METHODS)}; not {name}")
+        try:
+            step.namespace(device.value)
+            with step.blas_threads(threads):
+                pass
+            parts = None if shapes is None else _parts(shapes, "--shapes")
+            chosen = (
+                step.shapes(quick, device.value)
+                if parts is None
+                else tuple(dict.fromkeys(step.parsed(part) for part in parts))
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        settings = step.Settings(
+            shapes=chosen,
+            methods=names,
+            dtype=dtype.value,
+            device=device.value,
+            threads=threads,
+            repeats=repeats or (5 if quick else 9),
+            budget=0.01 if quick else 0.03,
+        )
+        if line := solvers.busy():
+            _say(f"warning: {line}")
+        cells = step.run(settings, _say)
+        typer.echo(f"\n{step_tables.table(cells)}\n")
+        typer.echo(step.machine(settings))
+        if table is not None:
+            step_tables.write_csv(cells, table)
+            typer.echo(f"\nmeasurements  {table}")
+        if figure is not None:
+            step_plot.plot(cells, figure)
+            typer.echo(f"figure        {figure}")
+
+
 # -- the command itself -----------------------------------------------------------------------
 
 

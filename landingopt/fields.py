@@ -635,7 +635,8 @@ class LeftForm(Form):
         self.x, self._array, self._norm, self._bound = x, None, None, None
         self._distance, size = self._left.update(x, gradient)
         if size is not None:
-            self._bound = math.sqrt(1.0 + self._distance) * size * self.scale
+            root = self.kernels.scalars.sqrt(1.0 + self._distance)
+            self._bound = root * size * self.scale
 
     @property
     def distance(self) -> Any:
@@ -671,8 +672,9 @@ class LeftForm(Form):
         return self._left.step(self.x, eta * self.scale, out)
 
     def curve(self, t: Any) -> tuple[Array, Array, Array]:
-        kernels, _ = self.kernels, self.distance  # which leaves delta
-        array = self.array()
+        kernels, array = self.kernels, self.array()
+        if self._left.delta is None:
+            self._left.measure(self.x)
         assert self._spare is not None
         unit = kernels.scale(array, t, out=self._spare[1])
         mixed = kernels.scale(kernels.sym(kernels.outer(unit, self.x)), 2.0)

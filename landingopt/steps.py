@@ -501,7 +501,8 @@ class BarzilaiBorweinRun:
             # One of the two, and one inner product fewer.
             even = k % 2 == 0
             square, sy = numbers.dots((s, s) if even else (y, y), (s, y))
-            eta = scalars.divide(square, abs(sy)) if even else scalars.divide(abs(sy), square)
+            above, below = (square, abs(sy)) if even else (abs(sy), square)
+            eta = above / below if below else math.inf
             if 0.0 < eta < math.inf:
                 self._last = eta
             elif point.step is not None:

@@ -691,9 +691,9 @@ class Products:
         def counting_gemm(dtype, gemm=_xp.gemm):
             routine = gemm(dtype)
 
-            def counted(alpha, a, b, *rest):
-                self.sizes.append((b.shape[-1], b.shape[-2], a.shape[-2]))  # column-major: B^T A^T
-                return routine(alpha, a, b, *rest)
+            def counted(alpha, a, b, beta, c, *transposed):
+                self.sizes.append((c.shape[1], a.shape[1], c.shape[0]))  # column-major: B^T A^T
+                return routine(alpha, a, b, beta, c, *transposed)
 
             return counted
 

@@ -41,10 +41,12 @@ def counted_products() -> Iterator[list[int]]:
     def counting_gemm(dtype: Any) -> Any:
         routine = gemm(dtype)
 
-        def counted_gemm(alpha: float, a: np.ndarray, b: np.ndarray, *rest: Any) -> Any:
+        def counted_gemm(
+            alpha: float, a: Any, b: Any, beta: float, c: Any, *transposed: int
+        ) -> Any:
             if running:
-                total[0] += a.size * b.shape[1]
-            return routine(alpha, a, b, *rest)
+                total[0] += a.size * c.shape[1]
+            return routine(alpha, a, b, beta, c, *transposed)
 
         return counted_gemm
 

@@ -65,7 +65,7 @@ class OpenLoopRun:
         field.silent = space.accelerator
         self.moves = [move.start(block) for block in space.blocks]
         self._alone = len(space.blocks) == 1
-        self._additive = isinstance(self.moves[0], AdditiveRun)
+        self._additive = type(self.moves[0]) is AdditiveRun
         known = {
             name: getattr(estimator, name)
             for name in ("epoch", "anchor_pair")
