@@ -287,8 +287,9 @@ def _message(status: Any, last: dict[str, Any], component: Any, observer: Observ
         text += (
             " The start itself is stationary, which saddles and maxima are too: try another start."
         )
-    if isinstance(component, int) and not observer.returns:
-        text += f" x has ended in the component det x = {component:+d}."
+    if component is not None and not observer.returns:
+        signs = f"{component:+d}" if isinstance(component, int) else component.tolist()
+        text += f" x has ended in the component det x = {signs}."
     elif isinstance(component, int):
         text += f" The run stayed in the component det x = {component:+d} of its start" + (
             "." if given else '; component="both" solves in the other one too.'

@@ -95,6 +95,11 @@ class Canonical:
     def __post_init__(self) -> None:
         object.__setattr__(self, "metric_scale", _checked("metric_scale", self.metric_scale))
 
+    @property
+    def gain(self) -> float:
+        """The longest part of the term on the manifold, over the Euclidean-metric gradient's."""
+        return 2.0 * self.metric_scale
+
     def coefficients(self, kernels: Any, delta: Any, cross: Array) -> tuple[Any, Array]:
         s = self.metric_scale
         a = kernels.add_identity(kernels.scale(delta, s), s)
@@ -135,6 +140,11 @@ class Euclidean:
     @property
     def needs_gram(self) -> bool:
         return self.exact
+
+    @property
+    def gain(self) -> float:
+        """The longest part of the term on the manifold, over the Euclidean-metric gradient's."""
+        return self.metric_scale
 
     def coefficients(self, kernels: Any, delta: Any, cross: Array) -> tuple[Any, Array]:
         if self.exact:
@@ -182,6 +192,11 @@ class NearTangent:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metric_scale", _checked("metric_scale", self.metric_scale))
+
+    @property
+    def gain(self) -> float:
+        """The longest part of the term on the manifold, over the Euclidean-metric gradient's."""
+        return self.metric_scale
 
     def coefficients(self, kernels: Any, delta: Any, cross: Array) -> tuple[Any, Array]:
         normal = kernels.scale(kernels.sym(cross), -self.metric_scale)
@@ -234,6 +249,11 @@ class BetaMetric:
         for name in ("beta", "metric_scale"):
             object.__setattr__(self, name, _checked(name, getattr(self, name)))
 
+    @property
+    def gain(self) -> float:
+        """The longest part of the term on the manifold, over the Euclidean-metric gradient's."""
+        return self.metric_scale * max(1.0, 1.0 / self.beta)
+
     def coefficients(self, kernels: Any, delta: Any, cross: Array) -> tuple[Any, Array]:
         return _of_metric(kernels, delta, cross, self.beta, self.metric_scale)
 
@@ -257,6 +277,14 @@ def _checked(name: str, value: Any) -> float:
     if not (real and 0.0 < value < math.inf):
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")
     return float(value)
+
+
+def gain(tangent: Any) -> float:
+    """The largest multiple of the Euclidean-metric gradient's parts that the term is on the manifold.
+
+    Of the module's table; 1 for a term of one's own that has no ``gain``.
+    """
+    return float(getattr(tangent, "gain", 1.0))
 
 
 def check_tangent(tangent: Any) -> Any:

@@ -73,7 +73,9 @@ class Method:
     def tuned(self, curvature: Callable[[], float]) -> Method:
         """The method with numbers for what is chosen at the start; itself where nothing is."""
         rule = getattr(self.search, "step", None)
-        step = steps.tuned(rule, curvature)
+        # L is of the Euclidean metric's gradient, of which a tangent may be a multiple.
+        gain = fields.gain(self.field.tangent)
+        step = steps.tuned(rule, lambda: gain * curvature())
         field = self.field
         first = steps.first_size(step)
         shown = f"step={first:.3g}" if step is not rule else ""

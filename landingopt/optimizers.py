@@ -100,13 +100,21 @@ class GradientDescent:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov=True needs a momentum: GradientDescent(momentum=0.9, ...)")
 
-    def rule(self, stochastic: bool) -> Any:
-        """The step rule; FromCurvature where no step was given."""
+    def rule(self, estimator: Any) -> Any:
+        """The step rule; where no step was given, 1 / (2 L) of what the estimator is.
+
+        With Saga 1 / (6 L), with MiniBatch decreasing, both over what momentum multiplies them by.
+        """
         if self.step is not None:
             return steps.as_rule(self.step)
-        if stochastic:
-            return steps.FromCurvature(0.5 * (1.0 - self.momentum), power=0.5, offset=50.0)
-        return steps.FromCurvature(0.5)
+        if not is_stochastic(estimator):
+            return steps.FromCurvature(0.5)
+        share = 1.0 - self.momentum
+        if isinstance(estimator, estimators.Saga):
+            return steps.FromCurvature(share / 6.0)
+        if isinstance(estimator, estimators.Svrg):
+            return steps.FromCurvature(0.5 * share)
+        return steps.FromCurvature(0.5 * share, power=0.5, offset=50.0)
 
     def start(self, space: Space) -> _MomentumRun:
         return _MomentumRun(self, space)
@@ -176,7 +184,7 @@ class Adam:
             object.__setattr__(self, name, check_decay(name, getattr(self, name)))
         _check_size("epsilon", self.epsilon)
 
-    def rule(self, stochastic: bool) -> Any:
+    def rule(self, estimator: Any) -> Any:
         return steps.as_rule(self.step)
 
     def start(self, space: Space) -> _AdamRun:
@@ -347,7 +355,7 @@ def _open_loop(
     """One gradient a step; f is not read."""
     space, stochastic = oracle.space, is_stochastic(estimator)
     gradients = estimator.start(oracle, value=False)
-    size = _step_sizes(optimizer.rule(stochastic), gradients, chart, space, x0)
+    size = _step_sizes(optimizer.rule(estimator), gradients, chart, space, x0)
     run, rule = optimizer.start(space), size()
     chart.start(x0)
     point = Point(space, [])

@@ -260,7 +260,7 @@ def test_minibatches():
             method = penalty(1.0, optimizer, estimator=estimator)
             assert method.stochastic
             result = lo.minimize(
-                problem, method=method, stop=lo.MaxEpochs(12), record=lo.EveryEpoch(3), rng=0
+                problem, method=method, stop=lo.MaxEpochs(48), record=lo.EveryEpoch(3), rng=0
             )
             assert result.status is lo.Status.MAX_EPOCHS
             assert result.feasible_fun - best < 0.1 * (result.trace["fun"][0] - best)
@@ -508,3 +508,11 @@ def test_a_point_without_full_rank_is_no_reason_to_lose_the_run():
     assert np.isnan(result.feasible_fun)
     assert result.component is None
     assert "not full rank" in result.message
+
+
+def test_of_a_stack_the_message_names_the_components():
+    problem = lo.problems.Procrustes.random(6, stack=(4,), rng=0)
+    x0 = lo.stiefel.random(6, stack=(4,), rng=0)
+    result = lo.minimize(problem, x0, penalty(1.0))
+    assert not np.array_equal(result.component, lo.stiefel.component(x0))
+    assert f"has ended in the component det x = {result.component.tolist()}" in result.message

@@ -206,3 +206,94 @@ def test_a_step_and_a_search_are_refused():
         lo.riemannian(step=0.1, search=lo.searches.LineSearch())
     with pytest.raises(ValueError, match="NewtonSchulz"):
         lo.Method(search=lo.searches.LineSearch(), field=lo.landing().field)
+
+
+# -- searches on every library, in every metric -------------------------------------------------
+
+RETRACTIONS = [
+    lo.retractions.QR(),
+    lo.retractions.CholeskyQR(),
+    lo.retractions.Polar(),
+    lo.retractions.Polar("eigh"),
+    lo.retractions.Polar("svd"),
+    lo.retractions.Cayley(),
+    lo.retractions.Exponential(),
+    lo.retractions.Exponential("canonical"),
+]
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 4, 4), (2, 6, 3)])
+@pytest.mark.parametrize("retraction", RETRACTIONS, ids=repr)
+def test_searches_on_every_library(arrays, shape, retraction):
+    *stack, n, p = shape
+    rng = np.random.default_rng(0)
+    a = arrays.to(rng.standard_normal((*stack, p, 9)))
+    b = arrays.to(rng.standard_normal((*stack, n, 9)))
+    problem = lo.problems.Procrustes(a, b)
+    x0 = arrays.to(lo.stiefel.random(n, p, stack=tuple(stack), rng=1))
+    for options in (
+        {"search": lo.searches.LineSearch()},
+        {"search": lo.searches.LineSearch(memory=0.0)},
+        {"search": lo.searches.LineSearch(), "tangent": lo.fields.Canonical(1.0)},
+    ):
+        assert lo.minimize(problem, x0, lo.riemannian(retraction, **options)).success
+    wolfe = lo.Method(
+        lo.searches.Wolfe(),
+        lo.fields.Field(lo.fields.PSI, None),
+        retraction,
+        lo.directions.LBFGS(),
+    )
+    assert lo.minimize(problem, x0, wolfe).success
+
+
+def _curved_sum():
+    rng = np.random.default_rng(0)
+    c = rng.standard_normal((60, 7, 3))
+    return lo.FiniteSum(
+        lambda x, t: float(np.mean(np.sum(c[t] * x + 0.1 * (c[t] * x) ** 2, (1, 2)))),
+        lambda x, t: np.mean(c[t] + 0.2 * c[t] ** 2 * x, axis=0),
+        n_terms=60,
+        shape=(7, 3),
+    )
+
+
+@pytest.mark.parametrize(
+    "tangent",
+    [
+        None,
+        lo.fields.Canonical(),
+        lo.fields.Canonical(1.0),
+        lo.fields.Canonical(3.0),
+        lo.fields.BetaMetric(0.25),
+        lo.fields.Euclidean(metric_scale=2.0),
+    ],
+    ids=repr,
+)
+def test_a_step_chosen_at_the_start_is_of_the_metric(tangent):
+    """1 / (2 L) over the multiple of the Euclidean gradient that the tangent is: stable in each."""
+    problem, x0 = _curved_sum(), lo.stiefel.random(7, 3, rng=1)
+    full = lo.minimize(problem, x0, lo.riemannian(tangent=tangent), tol=1e-8, rng=0)
+    assert full.success
+    svrg = lo.riemannian(tangent=tangent, estimator=lo.estimators.Svrg(8))
+    assert lo.minimize(problem, x0, svrg, tol=1e-6, rng=0).success
+    landing = lo.landing_svrg(batch_size=8, tangent=tangent)
+    assert lo.minimize(problem, x0, landing, tol=1e-6, rng=0).success
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (12, 4), (6, 1)])
+@pytest.mark.parametrize("guess", [lo.steps.Constant(1.0), lo.steps.BarzilaiBorwein()], ids=repr)
+def test_armijo_is_monotone_beyond_rounding_and_does_not_stall(shape, guess):
+    n, p = shape
+    rng = np.random.default_rng(n)
+    a, b = rng.standard_normal((n, n)), rng.standard_normal(shape)
+    a, d = a @ a.T, np.arange(1.0, p + 1)
+    problem = lo.Objective(
+        fun=lambda x: 0.5 * float(np.sum((a @ x) * x * d)) + float(np.vdot(b, x)),
+        grad=lambda x: a @ x * d + b,
+        shape=shape,
+    )
+    search = lo.searches.LineSearch(guess, memory=0.0)
+    result = lo.minimize(problem, method=lo.riemannian(search=search), tol=1e-9, rng=0)
+    assert result.success
+    fun = result.trace["fun"]
+    assert np.all(np.diff(fun) <= 50 * np.finfo(float).eps * np.abs(fun).max())

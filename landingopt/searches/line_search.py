@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from landingopt.estimators.full import FullRun
 from landingopt.fields import FieldRun, Form
 from landingopt.moves import Move
@@ -96,8 +98,18 @@ class LineSearchRun(SearchRun):
         return self.guess.size(self._taken if self.space.separable else point.iteration, point)
 
     def _accepts(self, point: Point, forms: list[Form], eta: Any, fall: Any) -> Any:
-        slack = self._slack * self._rounding_scale()
-        return self._spare.merit <= self._reference - self.recipe.decrease * fall + slack
+        slack, merit, s = (
+            self._slack * self._rounding_scale(),
+            self._spare.merit,
+            self.space.scalars,
+        )
+        level = self._reference - self.recipe.decrease * fall
+        lower, near = merit <= level, merit <= level + slack
+        if not self.recipe.monotone or s.all(lower | ~np.asarray(near)):
+            return near
+        # Where rounding hides the fall, a monotone search asks the slope: not far beyond the minimum.
+        slope, after = s.divide(fall, eta), self._along(self._spare, forms)
+        return lower | (near & (-after <= 0.8 * slope))
 
     def _after_refusal(self, point: Point, eta: Any, fall: Any, finite: Any) -> Any:
         """The step to try after a refusal: where a parabola through the trial has its minimum."""

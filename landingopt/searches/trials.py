@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from landingopt import _xp
 from landingopt._xp import FLOATS, Array
 from landingopt.estimators.full import FullRun
 from landingopt.fields import FieldRun, Form
@@ -226,9 +227,14 @@ class SearchRun:
                 placed = block.kernels.replace(placed, space.frozen, point.x[i])
             x.append(placed)
             if block.stiefel:
-                bounds.append(moved.distance)
-                whole = space.separable or moved.ok is True
-                ok = ok & (moved.ok if whole else bool(np.all(moved.ok)))
+                kernels = block.kernels
+                bound, fine = moved.distance, moved.ok
+                if hasattr(bound, "dtype"):  # of a retraction that leaves it with the data
+                    bound = kernels.host(bound)[0]
+                if hasattr(fine, "dtype"):
+                    fine = _xp.to_host(fine) if not isinstance(fine, np.bool_) else fine
+                bounds.append(bound)
+                ok = ok & (fine if space.separable else bool(np.all(fine)))
             deltas.append(moved.delta)
         new.place(x)
         new.distance_bound = (
