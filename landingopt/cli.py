@@ -180,9 +180,26 @@ METHODS = {
         "QR with Barzilai-Borwein steps and a line search: gradient descent at full strength",
         lambda step, lam: lo.riemannian(search=lo.searches.LineSearch()),
     ),
+    "riemannian-armijo": Entry(
+        "QR with Barzilai-Borwein first trials and Armijo's monotone search",
+        lambda step, lam: lo.riemannian(search=lo.searches.LineSearch(memory=0.0)),
+    ),
+    "riemannian-canonical": Entry(
+        "Cayley's retraction, the canonical metric and Barzilai-Borwein steps with a line search",
+        lambda step, lam: lo.riemannian(
+            lo.retractions.Cayley(),
+            search=lo.searches.LineSearch(),
+            tangent=lo.fields.Canonical(metric_scale=1.0),
+        ),
+    ),
     "trivialization": Entry(
         "x as an exponential of a skew matrix, which SciPy's L-BFGS-B moves: dear derivatives",
         lambda step, lam: lo.trivialization(),
+        5_000,
+    ),
+    "trivialization-cayley": Entry(
+        "with Cayley's map, and a base that moves every 50 iterations: cheaper derivatives",
+        lambda step, lam: lo.trivialization("cayley", dynamic=50),
         5_000,
     ),
     "penalty": Entry(
@@ -486,10 +503,11 @@ def solve(
     ],
     method: Annotated[str, typer.Option(help="One of `landingopt methods`.")] = "landing",
     step: Annotated[
-        float | None, typer.Option(help="Of landing-step, pogo and the stochastic ones.")
+        float | None,
+        typer.Option(help="Of landing-step, pogo, riemannian-... and the stochastic ones."),
     ] = None,
     lam: Annotated[
-        float | None, typer.Option(help="Of landing-step; 1/(2 step) if left out.")
+        float | None, typer.Option(help="Of landing-step (1/(2 step) if left out) and penalty (1).")
     ] = None,
     tol: Annotated[
         float | None,

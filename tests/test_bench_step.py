@@ -422,3 +422,25 @@ def test_the_table_says_nothing_where_nothing_is_known():
     line = step_tables.table([cell]).splitlines()[-1].split()
     assert line == ["8x8", "QR", "25.0", "1.00", "25.0", "22.5", "-", "27.5", "-", "-", "-", "-"]
     assert len(step_plot.plot([cell]).axes) == 1
+
+
+# -- the guard: what a step may cost --------------------------------------------------------------
+
+# (array calls, views, products in units n p^2 or p^3); a change that needs more has to say so here.
+ALLOWED = {
+    ("landing", (8, 8)): (11, 5, 3.0),
+    ("landing", (100, 100)): (15, 2, 3.0),
+    ("landing", (200, 200)): (14, 2, 3.0),
+    ("landing", (500, 5)): (20, 6, 4.0),
+    ("landing", (500, 50)): (20, 4, 4.0),
+    ("POGO", (8, 8)): (14, 5, 4.0),
+    ("POGO", (500, 50)): (22, 13, 6.0),
+}
+
+
+@pytest.mark.parametrize(("name", "shape"), ALLOWED, ids=str)
+def test_a_step_costs_no_more_than_it_did(name, shape):
+    here = task(shape)
+    counts = step.counted(here, step.recorded(here, here.methods()[name]))
+    found = counts.calls, counts.views, counts.products
+    assert all(a <= b for a, b in zip(found, ALLOWED[name, shape], strict=True)), found
