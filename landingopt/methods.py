@@ -526,7 +526,8 @@ def landing_sgd(
         Heavy ball, of the tangent parts of the gradients; for more, ``lo.landing(step=...,
         base=lo.estimators.Adam(base=lo.estimators.MiniBatch(64)))``.
     tangent : tangent of ``lo.fields``, optional
-        ``lo.fields.NearTangent()`` by default.
+        ``lo.fields.NearTangent()`` by default; a chosen step is divided by the multiple of the
+        Euclidean-metric gradient that it is.
 
     Returns
     -------
@@ -732,7 +733,8 @@ def riemannian(
         ``lo.retractions.QR()`` by default; ``CholeskyQR``, ``Polar``, ``Cayley``, ``Exponential``.
     step : float, function of the iteration, or step rule, optional
         Without one it is chosen at the start as in :func:`landing_svrg`: 1 / (2 L_b); of ``Saga``
-        1 / (6 L_b), of ``MiniBatch`` decreasing as in :func:`landing_sgd`.
+        1 / (6 L_b), of ``MiniBatch`` decreasing as in :func:`landing_sgd`; over the multiple of the
+        Euclidean-metric gradient that ``tangent`` is, 2 for ``Canonical(1.0)``.
     search : search, optional
         In place of steps: ``lo.searches.LineSearch()`` takes Barzilai–Borwein steps with a nonmonotone
         search on f, ``lo.searches.LineSearch(memory=0.0)`` is Armijo's.

@@ -13,16 +13,16 @@ from landingopt.rates.noise import noise_floor
 
 TITLE = "The distance to the manifold: a peak within the bound, then a fall or a floor"
 CAPTION = (
-    "Left: Procrustes from a start on the manifold; steps in units of half of the largest stable "
-    "one, s, and lam in units of 1 / (4 s). The distance is at most eps = 0.5, by the safe step; "
-    "the dotted run is without it. Right: online PCA with one sample a step. With a constant step "
-    "the landing does not land: its distance stays at a floor, which is predicted (dashed) and "
-    "about in proportion to step / lam. With steps that decrease the floor decreases as they do. "
-    "The talk shows the first kind of run only."
+    "Left: Procrustes from a start on the manifold; steps in units of eta_0, half of the largest "
+    "stable one, and lam in units of 1 / (4 eta_0). The distance is at most eps = 0.5, by the safe "
+    "step; the dotted run is without it. Right: online PCA with one sample a step. With a constant "
+    "step the landing does not land: its distance stays at a floor, which is predicted (dashed) and "
+    "about in proportion to step / lam. With steps that decrease the floor decreases as they do. The "
+    "talk shows the first kind of run only."
 )
 
 EPS = 0.5
-# (step / s, lam 4 s): colours from dark to light
+# (step / eta_0, lam 4 eta_0): colours from dark to light
 RUNS = ((1.0, 1.0), (1.0, 0.25), (0.25, 1.0), (0.05, 1.0))
 SHADES = ("#00344F", "#0072B2", "#56B4E9", "#CC79A7")
 FLOORS = (0.04, 0.01)
@@ -74,12 +74,16 @@ def compute(quick):
         ),
     ]
     return {
-        "settings": {"p": 10 if quick else 40, "eps": EPS, "lam": LAM, "runs": RUNS},
+        "settings": {
+            "p": 10 if quick else 40, "eps": EPS, "lam": LAM, "runs": RUNS, "floors": FLOORS,
+            "falls' rng": {"problem": 0, "start": 1},
+            "floors' rng": {"problem": 0, "start": 2, "samples": 3},
+        },
         "falls": falls,
         "floors": floors,
         "numbers": {"peaks": peak, "relative errors of the floor": errors, "slope": slope},
         "claims": claims,
-    }
+    }  # fmt: skip
 
 
 def _falls(p, steps):
@@ -148,13 +152,13 @@ def _squares(problem, x0, method, steps):
 
 
 def draw(data):
-    figure, axes = panels(1, 2, height=2.9)
+    figure, axes = panels(1, 2, height=3.1)
     left, right = axes[0]
     for (a, b), shade in zip(data["settings"]["runs"], SHADES):
         c = data["falls"][f"{a:g} {b:g}"]
         left.loglog(
             1.0 + array(c["iteration"]), above(array(c["distance"]), 1e-15), color=shade, linewidth=1.5,
-            label=rf"step {a:g} s, $\lambda$ = {b:g} / 4s",
+            label=rf"step {'' if a == 1.0 else f'{a:g} '}$\eta_0$, $\lambda\eta_0$ = {b / 4:g}",
         )  # fmt: skip
     c = data["falls"]["no safe step"]
     left.loglog(
@@ -163,7 +167,9 @@ def draw(data):
     )  # fmt: skip
     left.axhline(data["settings"]["eps"], **line("bound") | {"linewidth": 1.1})
     label(left, "1 + iteration", r"$\|X^TX - I\|$", f"Procrustes, p = {data['settings']['p']}")
-    left.legend(fontsize=7, frameon=False, loc="lower left")
+    # Below: inside they would lie on the lines.
+    below = {"fontsize": 7, "frameon": False, "loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+    left.legend(**below, ncols=2, columnspacing=1.0)
     names = [f"step {eta:g}" for eta in FLOORS] + ["decreasing"]
     colours = (METHODS["landing"][0], METHODS["POGO"][0], METHODS["Cayley"][0])
     for c, shown, colour in zip(data["floors"].values(), names, colours):
@@ -173,5 +179,5 @@ def draw(data):
         if c["law"]:
             right.axhline(c["law"], color=colour, linestyle=(0, (4, 2)), linewidth=1.1)
     label(right, "iteration", r"$\|X^TX - I\|$, root mean square", "PCA, one sample a step")
-    right.legend(fontsize=7, frameon=False, loc="best")
+    right.legend(**below, ncols=2, columnspacing=1.0)
     return figure

@@ -89,7 +89,7 @@ def compute(quick):
         (f"the library's steps are the formula's, to {law:.0e}", law < 1e-14),
     ]
     return {
-        "settings": {"lam": LAM, "lams": LAMS, "step": 0.15, "grid": side},
+        "settings": {"lam": LAM, "lams": LAMS, "step": 0.15, "grid": side, "cosine's rng": 0},
         "paths": paths,
         "retraction": retraction,
         "spread": spread,

@@ -18,10 +18,13 @@ CAPTION = (
     "The papers state the bounds with constants that are not evaluated; here they are, on Procrustes "
     "(p = 10) and PCA (20 x 4), for the tube of 1/4, lam = L_f and the theorem's longest step. The "
     "bound on the mean of N is far above it, because mu N is a small part of the merit, most of which "
-    "pays for R. SGD, SAGA and SVRG (log-cosh ICA, 2000 x 5, batch 32, four seeds): no constants are "
-    "known for SAGA and SVRG, so slopes are compared. The theorems bound from above; near a minimum "
-    "the variance-reduced methods converge linearly, and their means fall like 1/T exactly, the mean "
-    "of the last half faster. SVRG has no theorem in [AVGA24]: it is held against SAGA's law."
+    "pays for R. SGD, SAGA and SVRG (log-cosh ICA, 2000 x 5, batch 32, four seeds) have no bound "
+    "drawn; only their slopes are held against the rates. SGD's theorem holds a bound on the variance "
+    "of R over the whole tube and the Lipschitz constant of the merit's gradient there, neither known "
+    "to be tight; SAGA's constants are not evaluated in this library; SVRG has no theorem in [AVGA24] "
+    "and is held against SAGA's law. The theorems bound from above; near a minimum the "
+    "variance-reduced methods converge linearly, and their means fall like 1/T exactly, the mean of "
+    "the last half faster."
 )
 
 EPS, START = 0.25, 0.2

@@ -8,20 +8,37 @@ from dataclasses import asdict
 
 from landingopt.bench.battery import chosen
 from landingopt.bench.profile import draw_profile
+from landingopt.bench.runs import ITERATIONS_PYMANOPT
 from landingopt.bench.solvers import METHODS, Settings, one_blas_thread, run_battery
 from landingopt.bench.summary import performance_profile
 from landingopt.figures.data import array
 from landingopt.figures.style import label, legend, panels
 
 TITLE = "Performance profile of the solvers"
-CAPTION = (
-    "Four problems (Procrustes p = 10 and 40, unbalanced Procrustes 60 x 20, PCA 500 x 5), three "
-    "starts each, gradient norms of 1e-6 and 1e-10 of the first, measured at the closest feasible "
-    "point by the benchmark, whatever a solver says. A run has at most 4 s, and pymanopt's solvers "
-    "3000 iterations. pymanopt as it comes: cost and gradient are two calls of the user's functions, "
-    "and its line searches compare values of f, whose rounding hides what 1e-10 needs. The problems "
-    "are small, so that a library's own overhead counts."
-)
+NAMES = {
+    "procrustes-10": "Procrustes p = 10",
+    "procrustes-40": "Procrustes p = 40",
+    "unbalanced-60x20": "unbalanced Procrustes 60 x 20",
+    "pca-500x5": "PCA 500 x 5",
+}
+
+
+def caption(data):
+    settings = data["settings"]
+    families, seeds, tols = settings["families"], settings["seeds"], settings["tols"]
+    starts = f"{seeds} starts each" if seeds > 1 else "one start each"
+    norms = " and ".join(f"{tol:g}" for tol in tols)
+    goals = f"gradient norms of {norms}" if len(tols) > 1 else f"a gradient norm of {norms}"
+    left_out = "" if "pymanopt-sd" in settings["methods"] else " (its steepest descent is left out)"
+    return (
+        f"{len(families)} problems ({', '.join(NAMES.get(name, name) for name in families)}), "
+        f"{starts}, {goals} of the first, measured at the closest feasible point by the benchmark, "
+        f"whatever a solver says. A run has at most {settings['timeout']:g} s, and pymanopt's solvers "
+        f"{settings['iterations of pymanopt']} iterations{left_out}. pymanopt as it comes: cost and "
+        "gradient are two calls of the user's functions, and its line searches compare values of f, "
+        "whose rounding hides what 1e-10 needs. The problems are small, so that a library's own "
+        "overhead counts."
+    )
 
 
 def compute(quick):
@@ -60,6 +77,7 @@ def compute(quick):
         "settings": {
             "families": [family.name for family in settings.families], "methods": settings.methods,
             "seeds": settings.seeds, "repeats": settings.repeats, "timeout": settings.timeout,
+            "tols": settings.tols, "iterations of pymanopt": ITERATIONS_PYMANOPT,
         },
         "profiles": [
             {"tol": tol, "runs": profile.runs, "factors": profile.factors}

@@ -38,7 +38,8 @@ def test_data_are_complete_and_files_light(made, name):
     assert 10_000 < figure.png.stat().st_size < 150_000
     assert figure.pdf.stat().st_size < 150_000
     assert figure.data.stat().st_size < 100_000
-    assert len(load_figure(name).CAPTION) > 100
+    assert len(figure.caption) > 100 and figure.caption == data["caption"]
+    assert figure.caption.startswith("Quick version: small sizes. ")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,9 +100,10 @@ def test_textbook_moves_are_retractions():
 
 def test_drift_would_be_seen(made):
     """Slopes of the library's moves are told apart from those of the textbook's."""
-    numbers = read_data(made("drift").data)["numbers"]["slope, long"]
-    assert min(numbers[n] for n in load_figure("drift").TEXTBOOK) > 0.3
-    assert max(abs(numbers[n]) for n in load_figure("drift").RETRACTIONS) < 0.15
+    module, numbers = load_figure("drift"), read_data(made("drift").data)["numbers"]
+    for length in ("short", "long"):
+        assert min(numbers[f"slope, {length}"][n] for n in module.TEXTBOOK) > 0.3
+    assert max(abs(numbers["slope, short"][n]) for n in module.RETRACTIONS) < 0.15
 
 
 def test_every_step_was_timed(made):
@@ -122,3 +124,25 @@ def test_products_are_counted():
     assert module._products(10, 10) == 3.0
     module._methods = lambda eta: {"landing": lo.pogo(eta)}
     assert module._products(10, 10) == 4.0
+
+
+def test_what_is_claimed_of_pymanopts_retractions():
+    """All sizes count, and one method that is slower here than there is enough to fail."""
+    module = load_figure("step_cost")
+    p = [8, 100, 200]
+    names = ["products", "landing", *module.RETRACTIONS]
+
+    def holds(**theirs):
+        seconds = {name: [2.0] * 3 for name in names} | {
+            "products": [0.9] * 3,
+            "landing": [1.0] * 3,
+        }
+        seconds |= {f"pymanopt {name}": theirs.get(name, [2.0] * 3) for name in module.PYMANOPT}
+        cells = {"square float64": {"p": p, "seconds": seconds}}
+        parts = ("landing over the cheapest retraction", "over pymanopt's")
+        return module._timing_claims(cells, {part: {} for part in parts})[-1]
+
+    sentence, true = holds(QR=[1.8, 2.2, None])
+    assert true and "0.99 x (QR; least 0.90)" in sentence
+    for name in module.PYMANOPT:
+        assert not holds(**{name: [1.6, 2.0, 2.0]})[1]  # p = 8 alone: 0.93 in the mean

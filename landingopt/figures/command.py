@@ -35,11 +35,11 @@ def figure(
 ) -> None:
     """Compute figures of the talk and the papers, and draw them: NAME.json, NAME.png, NAME.pdf.
 
-    What is up to date is left alone; a data file that is broken, partial or of another version is
-    computed again. Exit code 0 where every claim of the figures holds, else 1.
+    What is up to date is left alone; a data file that is broken, partial or of another version of the
+    figure or the library is computed again. Exit code 0 where every claim of the figures holds, else 1.
     """
     from landingopt.cli import UserError, _on_terminal, _one_line_errors, _say
-    from landingopt.figures.making import figure_names, load_figure, make
+    from landingopt.figures.making import NotWritable, check_files, figure_names, load_figure, make
 
     with _one_line_errors():
         known = figure_names()
@@ -50,12 +50,15 @@ def figure(
             return
         if not names:
             raise UserError("name a figure, or all; `landingopt figure --list` lists them")
-        chosen = known if names == ["all"] else list(dict.fromkeys(names))
-        for name in chosen:
-            if name not in known:
+        for name in names:
+            if name != "all" and name not in known:
                 raise UserError(f"there is no figure {name!r}; there are {', '.join(known)}")
-        if out.exists() and not out.is_dir():
-            raise UserError(f"--out {out} is a file; a folder is needed")
+        chosen = known if "all" in names else list(dict.fromkeys(names))
+        try:
+            for name in chosen:
+                check_files(name, out, quick=quick)
+        except NotWritable as error:
+            raise UserError(str(error)) from None
         bar = None
         if _on_terminal() if progress is None else progress:
             from tqdm import tqdm
