@@ -143,15 +143,16 @@ def _loop(
         estimator.fill(point)
         field(point)
     observer.start(point)
+    fill, choose, advance = estimator.fill, direction.direction, search.advance
     while (ahead and point.iteration < observer.quiet) or not observer(point):
         if not ahead:
-            estimator.fill(point)
+            fill(point)
             if point.status is not None:  # the stream has ended
                 continue
             field(point)
-        point = search.advance(point, direction.direction(point))
+        point = advance(point, choose(point))
         if ahead:
-            estimator.fill(point)
+            fill(point)
             field(point)
     return point, method
 

@@ -399,8 +399,8 @@ class FieldRun:
         if point.evaluated:
             return
         if len(point.forms) == 1:
-            form = point.forms[0]
-            form.update(point.x[0], point.followed[0])
+            form, followed = point.forms[0], point.estimate
+            form.update(point.x[0], (followed or point.gradient)[0])  # type: ignore[index]
             if self.is_gradient and point.estimate is None and not self.silent:
                 point.gradient_norm = point.space.combine([form.norm()])
         else:
@@ -435,6 +435,12 @@ class Form:
 
     def norm(self) -> Any:
         raise NotImplementedError
+
+    def tube(self, bound: bool) -> tuple[Any, Any, Any]:
+        """What a safe step is made of: the distance, the bound where it is wanted, and the noise."""
+        if self.distance is None:
+            return None, None, 0.0
+        return self.distance, self.norm_bound() if bound else None, self.noise()
 
     def norm_bound(self) -> Any:
         return self.norm()
@@ -661,10 +667,16 @@ class LeftForm(Form):
 
     def update(self, x: Array, gradient: Array) -> None:
         self.x, self._array, self._norm, self._bound = x, None, None, None
-        self._distance, size = self._left.update(x, gradient)
+        d, size = self._left.update(x, gradient)
+        self._distance = d
         if size is not None:
-            root = self.kernels.scalars.sqrt(1.0 + self._distance)
+            root = math.sqrt(1.0 + d) if type(d) is float else self.kernels.scalars.sqrt(1.0 + d)
             self._bound = root * size * self.scale
+
+    def tube(self, bound: bool) -> tuple[Any, Any, Any]:
+        if self._bound is not None:
+            return self._distance, self._bound, 0.0
+        return super().tube(bound)
 
     @property
     def distance(self) -> Any:

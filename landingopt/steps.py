@@ -482,11 +482,12 @@ class BarzilaiBorwein:
 
 
 class BarzilaiBorweinRun:
-    __slots__ = ("recipe", "context", "_last", "_short", "_threshold")
+    __slots__ = ("recipe", "context", "_last", "_work", "_short", "_threshold")
 
     def __init__(self, recipe: BarzilaiBorwein, context: Context):
         self.recipe, self.context = recipe, context
         self._last: Any = None
+        self._work: list[tuple[Array, Array]] | None = None
         self._short: list[Any] = []  # the last short steps
         self._threshold: Any = recipe.threshold
 
@@ -536,13 +537,18 @@ class BarzilaiBorweinRun:
         return scalars.where(norm > 0, step, scalars.full(1.0))
 
     def _changes(self, point: Point, previous: Point) -> tuple[list[Array], list[Array]]:
-        """s and y, in the memory of the point before: the next trial is about to overwrite it."""
+        """s and y."""
+        if self._work is None:
+            blocks = [form.block for form in point.forms]
+            self._work = [
+                (b.kernels.empty(b.inner_shape), b.kernels.empty(b.inner_shape)) for b in blocks
+            ]
         s, y = [], []
         old = previous.along or previous.forms
         for i, form in enumerate(point.along or point.forms):
-            subtract, (x, f) = form.block.kernels.subtract, (previous.x[i], old[i].array())
-            s.append(subtract(point.x[i], x, out=x))
-            y.append(subtract(form.array(), f, out=f))
+            subtract, (s_work, y_work) = form.block.kernels.subtract, self._work[i]
+            s.append(subtract(point.x[i], previous.x[i], out=s_work))
+            y.append(subtract(form.array(), old[i].array(), out=y_work))
         return s, y
 
     def _adaptive(self, long: Any, short: Any, update: Any) -> Any:
@@ -626,25 +632,23 @@ class SafeguardedRun:
         self.rule = recipe.rule.start(context)
         self.eps, self.lam, self.exact = recipe.eps, context.lam, recipe.exact
         self.scalars = context.numbers.scalars
-        self._floats = self.scalars is FLOATS
+        self._floats = self.scalars is FLOATS and not context.accelerator
         self._constant = recipe.rule.step if type(recipe.rule) is Constant else None
         self.exact_only = context.accelerator  # comparing would read a number back
 
     def size(self, k: int, point: Point) -> Any:
         form, lam = point.forms[0], self.lam
         wanted = self.rule.size(k, point) if self._constant is None else self._constant
-        d = form.distance
+        d, g, noise = form.tube(not self.exact_only)
         if d is None:
             return wanted  # an unconstrained block
-        noise = form.noise()
         if self._floats:
             # eta is at most the root where g^2 eta^2 - 2 (lam d (1 - d) - noise) eta <= eps - d.
-            g = form.norm_bound()
             left = wanted * (wanted * g * g - 2.0 * (lam * d * (1.0 - d) - noise))
             if left <= self.eps - d and 2.0 * lam * wanted <= 1.0:
                 return wanted
         elif not self.exact_only:
-            bound = safe_step(d, form.norm_bound(), lam, self.eps, self.scalars, noise)
+            bound = safe_step(d, g, lam, self.eps, self.scalars, noise)
             if self.scalars.all(bound >= wanted):
                 return wanted
         bound = safe_step(d, form.norm(), self.lam, self.eps, self.scalars, noise)

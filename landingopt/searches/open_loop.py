@@ -48,7 +48,9 @@ class OpenLoop:
 
 
 class OpenLoopRun:
-    __slots__ = ("space", "steps", "moves", "_alone", "_additive", "_point", "_spare", "eps")
+    __slots__ = (
+        "_additive", "_alone", "_apply", "_point", "_size", "_spare", "eps", "moves", "space", "steps",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class OpenLoopRun:
         field.silent = space.accelerator
         self.moves = [move.start(block) for block in space.blocks]
         self._alone = len(space.blocks) == 1
+        self._apply = self.moves[0].apply
         self._additive = type(self.moves[0]) is AdditiveRun
         known = {
             name: getattr(estimator, name)
@@ -83,6 +86,7 @@ class OpenLoopRun:
             )
             for block in space.blocks
         ]
+        self._size = self.steps[0].size
 
     def first(self, x0: list[Array]) -> Point:
         point, spare = self._point, self._spare
@@ -106,10 +110,8 @@ class OpenLoopRun:
     def advance(self, point: Point, direction: list[Form]) -> Point:
         new, k = self._spare, point.iteration
         if self._alone and self.space.frozen is None:
-            eta = self.steps[0].size(k, point)
-            form, move = direction[0], self.moves[0]
-            x = form.moved(eta, new.x[0]) if self._additive else move.apply(form, eta, new.x[0]).x
-            new.place([x])
+            eta, form, out = self._size(k, point), direction[0], new.x[0]
+            new.place([form.moved(eta, out) if self._additive else self._apply(form, eta, out).x])
             new.iteration, new.step, new.previous = k + 1, eta, point
             self._spare = point
             return new
