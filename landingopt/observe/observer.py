@@ -160,9 +160,8 @@ class Observer:
         self.clock = Clock(self.space.like)
         self._bar = Progress(label, stop.limit(), epoch_limit(stop)) if progress else None
         self._next: float = 0
-        self.quiet: float = (
-            0  # before this iteration there is nothing to look at, nor a need to ask
-        )
+        # Before this iteration there is nothing to look at: with exact gradients one need not ask.
+        self.quiet: float = 0
         self._limit = stop.limit()
         # Epochs matter where a rule or the record speaks of them.
         self._next_epoch = math.inf
