@@ -9,7 +9,7 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -778,10 +778,7 @@ def _bench_settings(
 ) -> Any:
     from landingopt.bench import battery, solvers
 
-    chosen = list(solvers.METHODS) if methods is None else _parts(methods, "--methods")
-    for name in chosen:
-        if name not in solvers.METHODS:
-            raise UserError(f"bench solvers runs {', '.join(solvers.METHODS)}; not {name}")
+    chosen = _methods_of(methods, solvers.METHODS, "bench solvers")
     try:
         tols = tuple(sorted({float(part) for part in tol.split(",")}, reverse=True))
     except ValueError:
@@ -809,6 +806,15 @@ def _parts(text: str, option: str) -> list[str]:
     if not parts:
         raise UserError(f"{option} names none")
     return parts
+
+
+def _methods_of(methods: str | None, known: Collection[str], command: str) -> list[str]:
+    """The methods of ``--methods``, all without it."""
+    names = list(known) if methods is None else _parts(methods, "--methods")
+    for name in names:
+        if name not in known:
+            raise UserError(f"{command} runs {', '.join(known)}; not {name}")
+    return names
 
 
 def _say(line: str) -> None:
@@ -894,10 +900,7 @@ def bench_stochastic(
 
         csv = None if out.lower() == "none" else _writable(Path(out))
         figure = None if plot.lower() == "none" else _writable(Path(plot), figure=True)
-        names = list(stochastic.MOVES) if methods is None else _parts(methods, "--methods")
-        for name in names:
-            if name not in stochastic.MOVES:
-                raise UserError(f"bench stochastic runs {', '.join(stochastic.MOVES)}; not {name}")
+        names = _methods_of(methods, stochastic.MOVES, "bench stochastic")
         repeats = repeats or (_QUICK_REPEATS if quick else 5)
         sizes = [size for size in stochastic.SIZES if size.quick or not quick]
 
@@ -986,10 +989,7 @@ def bench_step(
 
         table = None if csv.lower() == "none" else _writable(Path(csv))
         figure = None if plot.lower() == "none" else _writable(Path(plot), figure=True)
-        names = list(step.METHODS) if methods is None else _parts(methods, "--methods")
-        for name in names:
-            if name not in step.METHODS:
-                raise UserError(f"bench step runs {', '.join(step.METHODS)}; not {name}")
+        names = _methods_of(methods, step.METHODS, "bench step")
         try:
             step.namespace(device.value)
             with step.blas_threads(threads):

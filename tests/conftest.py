@@ -94,3 +94,18 @@ def xp(arrays):
 def rng(request):
     """A generator of this test's own: seeded by its name, so that tests do not depend on order."""
     return np.random.default_rng(list(request.node.name.encode()))
+
+
+@pytest.fixture(scope="module")
+def quick_figure(tmp_path_factory):
+    """Each figure of the papers once, quickly; made where a test asks for it."""
+    from landingopt.figures import make
+
+    out, done = tmp_path_factory.mktemp("figures"), {}
+
+    def of(name):
+        if name not in done:
+            done[name] = make(name, out, quick=True)
+        return done[name]
+
+    return of

@@ -4,35 +4,22 @@ import numpy as np
 import pytest
 
 import landingopt as lo
-from landingopt.figures import load_figure, make
+from landingopt.figures import load_figure
 from landingopt.figures.data import read_data
 
 NAMES = ("landing_field", "distance", "drift", "step_cost")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Each figure once, quickly; made where a test asks for it."""
-    out, done = tmp_path_factory.mktemp("figures"), {}
-
-    def of(name):
-        if name not in done:
-            done[name] = make(name, out, quick=True)
-        return done[name]
-
-    return of
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_all_claims_hold(made, name):
-    figure = made(name)
+def test_all_claims_hold(quick_figure, name):
+    figure = quick_figure(name)
     assert figure.claims
     assert [sentence for sentence, holds in figure.claims if not holds] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_data_are_complete_and_files_light(made, name):
-    figure = made(name)
+def test_data_are_complete_and_files_light(quick_figure, name):
+    figure = quick_figure(name)
     data = read_data(figure.data)
     assert data["settings"] and data["numbers"] and data["quick"] is True
     assert 10_000 < figure.png.stat().st_size < 150_000
@@ -43,8 +30,8 @@ def test_data_are_complete_and_files_light(made, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_drawn_again_from_the_file_alone(made, name):
-    data = read_data(made(name).data)
+def test_drawn_again_from_the_file_alone(quick_figure, name):
+    data = read_data(quick_figure(name).data)
     figure = load_figure(name).draw(data)
     for axes in figure.axes:
         assert axes.get_title() and (axes.lines or axes.collections)
@@ -68,7 +55,7 @@ def test_orthogonality_is_of_the_skew_part():
     assert cosine(R, normal) < 1e-14 < 1e-3 < cosine(other, normal)
 
 
-def test_without_attraction_the_distance_never_falls(made):
+def test_without_attraction_the_distance_never_falls(quick_figure):
     """lam = 0: it rises for ever; what the figure claims of the landing is not so of any method."""
     module = load_figure("distance")
     problem = lo.problems.Procrustes.random(10, rng=0)
@@ -98,16 +85,16 @@ def test_textbook_moves_are_retractions():
         assert np.linalg.norm(Y - X - Z) < 10.0 * np.linalg.norm(Z) ** 2
 
 
-def test_drift_would_be_seen(made):
+def test_drift_would_be_seen(quick_figure):
     """Slopes of the library's moves are told apart from those of the textbook's."""
-    module, numbers = load_figure("drift"), read_data(made("drift").data)["numbers"]
+    module, numbers = load_figure("drift"), read_data(quick_figure("drift").data)["numbers"]
     for length in ("short", "long"):
         assert min(numbers[f"slope, {length}"][n] for n in module.TEXTBOOK) > 0.3
     assert max(abs(numbers["slope, short"][n]) for n in module.RETRACTIONS) < 0.15
 
 
-def test_every_step_was_timed(made):
-    data = read_data(made("step_cost").data)
+def test_every_step_was_timed(quick_figure):
+    data = read_data(quick_figure("step_cost").data)
     module = load_figure("step_cost")
     expected = {"products", "landing", "POGO", *module.RETRACTIONS}
     for cell in data["cells"].values():

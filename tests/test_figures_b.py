@@ -15,22 +15,9 @@ from landingopt.figures.data import BrokenData, read_data, write_data
 NAMES = ("ica", "online_pca", "procrustes", "rates", "solver_profile")
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """Each figure once, quickly; made where a test asks for it."""
-    out, done = tmp_path_factory.mktemp("figures"), {}
-
-    def of(name):
-        if name not in done:
-            done[name] = make(name, out, quick=True)
-        return done[name]
-
-    return of
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_a_quick_figure_shows_what_it_claims(name, quick):
-    made = quick(name)
+def test_a_quick_figure_shows_what_it_claims(name, quick_figure):
+    made = quick_figure(name)
     assert made.computed and made.drawn
     assert made.claims and all(holds for _, holds in made.claims), made.claims
     data = read_data(made.data)
@@ -44,11 +31,11 @@ def test_a_quick_figure_shows_what_it_claims(name, quick):
 
 
 @pytest.mark.parametrize("name", ["ica", "online_pca", "procrustes", "solver_profile"])
-def test_a_caption_tells_the_sizes_of_its_own_data(name, quick):
+def test_a_caption_tells_the_sizes_of_its_own_data(name, quick_figure):
     """The words follow the settings; with those of another run they are other words."""
-    module, data = load_figure(name), read_data(quick(name).data)
+    module, data = load_figure(name), read_data(quick_figure(name).data)
     assert not hasattr(module, "CAPTION")
-    settings, text = data["settings"], quick(name).caption
+    settings, text = data["settings"], quick_figure(name).caption
     if name == "ica":
         assert "2000 samples" in text and "batches of 50" in text and "10000" not in text
         other = data | {"settings": settings | {"samples": 10_000}}
@@ -69,8 +56,8 @@ def test_a_caption_tells_the_sizes_of_its_own_data(name, quick):
         assert settings["tols"] == [1e-6]
 
 
-def test_online_pca_names_the_levels_that_are_reached(quick):
-    module, data = load_figure("online_pca"), read_data(quick("online_pca").data)
+def test_online_pca_names_the_levels_that_are_reached(quick_figure):
+    module, data = load_figure("online_pca"), read_data(quick_figure("online_pca").data)
     sentence = data["claims"][0][0]
     for p, ratios in data["numbers"]["epochs, landing over QR"].items():
         curves = data["curves"][p]
@@ -83,11 +70,11 @@ def test_online_pca_names_the_levels_that_are_reached(quick):
     assert set(data["numbers"]["the same, published"]) == {"100", "200", "500", "1000"}
 
 
-def test_online_pca_holds_every_size_against_qr(quick, monkeypatch, tmp_path):
+def test_online_pca_holds_every_size_against_qr(quick_figure, monkeypatch, tmp_path):
     """One size off by 6 % is enough."""
     module = load_figure("online_pca")
     monkeypatch.setattr(module, "_gap", lambda ours, theirs, speed, until: 0.0)
-    curves = read_data(quick("online_pca").data)["curves"]
+    curves = read_data(quick_figure("online_pca").data)["curves"]
     found = [
         {n: {k: np.array(v) for k, v in c.items()} for n, c in f.items()} for f in curves.values()
     ]
