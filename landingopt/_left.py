@@ -127,17 +127,10 @@ class NumpyLeft(Left):
         _xp.product(x, adjoint, self.delta)
         diagonal, flat = self._diagonal_delta, self._flat_delta
         np.subtract(diagonal, self._ones, diagonal)
-        square = float(flat.dot(flat))
-        if self._low < square < self._high:
-            return math.sqrt(square)
-        return self.kernels.norm(self.delta)
+        return self.kernels.length(flat, self.delta)
 
     def norm(self) -> float:
-        flat = self._flat_k
-        square = float(flat.dot(flat))
-        if self._low < square < self._high:
-            return math.sqrt(square) * self.unit
-        return self.kernels.norm(self.k) * self.unit
+        return self.kernels.length(self._flat_k, self.k) * self.unit
 
     def step(self, x: np.ndarray, t: float, out: np.ndarray) -> np.ndarray:
         work, diagonal = self._work, self._diagonal

@@ -50,16 +50,11 @@ class Tall:
         delta, diagonal = self.delta, self._delta_diagonal
         delta[...] = self.gram
         np.subtract(diagonal, self._ones, diagonal)
-        self.distance = self._length(0, delta)
-        self.cross_norm = self._length(1, self._cross)
+        self.distance = self.kernels.length(self._flat[0], delta)
+        self.cross_norm = self.kernels.length(self._flat[1], self._cross)
         number[()] = self._ratio
         np.multiply(delta, number, self.b)
         np.subtract(self.b, self._cross, self.b)
-
-    def _length(self, which: int, whole: np.ndarray) -> float:
-        flat, kernels = self._flat[which], self.kernels
-        square = float(flat.dot(flat))
-        return math.sqrt(square) if kernels.low < square < kernels.high else kernels.norm(whole)
 
     def bound(self, g: np.ndarray) -> float:
         """On ||F / s||; infinite where d is not below 1."""
@@ -75,27 +70,32 @@ class Tall:
         # Relative to ||G||, against overflow; a few units of rounding keep it a bound.
         share = c / size if size > 0.0 else 0.0
         outside = size * math.sqrt(max(1.0 - share * share / (1.0 + d), 0.0) + 64.0 * u)
-        inside = self._length(2, flip) + (1.0 + (1.0 + d) / (1.0 - d)) * d * c + self._ratio * d
+        inside = (
+            self.kernels.length(self._flat[2], flip)
+            + (1.0 + (1.0 + d) / (1.0 - d)) * d * c
+            + self._ratio * d
+        )
         return math.hypot((1.0 + d) * outside, math.sqrt(1.0 + d) * inside)
 
     def step(self, x: np.ndarray, g: np.ndarray, t: float, out: np.ndarray) -> np.ndarray:
         """X - t F / s."""
-        number, factor, diagonal = self._number, self._factor, self._unit_diagonal
-        number[()] = -t
-        np.multiply(self.b, number, factor)
-        np.add(diagonal, self._ones, diagonal)
-        np.multiply(self.gram, number, self._scaled)
-        (work,) = self.kernels.scratch(x.shape, 1)
-        _xp.product(x, factor, out)
-        _xp.product(g, self._scaled, work)
-        return np.add(out, work, out)
+        return self._sum(x, g, -t, True, out)
 
     def field(self, x: np.ndarray, g: np.ndarray, scale: float, out: np.ndarray) -> np.ndarray:
         """F."""
-        self._number[()] = scale
-        np.multiply(self.b, self._number, self._factor)
-        np.multiply(self.gram, self._number, self._scaled)
+        return self._sum(x, g, scale, False, out)
+
+    def _sum(
+        self, x: np.ndarray, g: np.ndarray, scale: float, moved: bool, out: np.ndarray
+    ) -> np.ndarray:
+        """X B + G S times ``scale``; with X itself added where it is ``moved``."""
+        number, factor, diagonal = self._number, self._factor, self._unit_diagonal
+        number[()] = scale
+        np.multiply(self.b, number, factor)
+        if moved:
+            np.add(diagonal, self._ones, diagonal)
+        np.multiply(self.gram, number, self._scaled)
         (work,) = self.kernels.scratch(x.shape, 1)
-        _xp.product(x, self._factor, out)
+        _xp.product(x, factor, out)
         _xp.product(g, self._scaled, work)
         return np.add(out, work, out)

@@ -476,6 +476,11 @@ class NumpyMatrix(_NumpyArithmetic):
         unit = a / a.dtype.type(top)
         return top * math.sqrt(float(np.vdot(unit, unit).real))
 
+    def length(self, flat: np.ndarray, whole: np.ndarray) -> float:
+        """The norm of ``whole``, of which ``flat`` is a view as real numbers in a row."""
+        square = float(flat.dot(flat))
+        return math.sqrt(square) if self.low < square < self.high else self.norm(whole)
+
     def largest_row_sum(self, a: np.ndarray) -> float:
         if self.complex:
             return float(np.abs(a).sum(axis=1).max())

@@ -475,7 +475,7 @@ class _Assembled(Form):
 
     def norm(self) -> Any:
         if self._norm is None:
-            self._norm = self.kernels.norm(self._array)
+            self._norm = self.kernels.norm(self.array())
         return self._norm
 
     def moved(self, eta: Any, out: Array) -> Array:
@@ -618,11 +618,6 @@ class TallForm(_Assembled):
                 self._memory = self.kernels.empty(self.block.inner_shape)
             self._array = self._tall.field(self.x, self._gradient, self.scale, self._memory)
         return self._array
-
-    def norm(self) -> Any:
-        if self._norm is None:
-            self._norm = self.kernels.norm(self.array())
-        return self._norm
 
     def norm_bound(self) -> Any:
         if self._array is not None:
