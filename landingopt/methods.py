@@ -15,6 +15,7 @@ from typing import Any, Literal
 from landingopt import directions, estimators, fields, moves, retractions, searches, steps
 from landingopt._parts import check_part
 from landingopt.estimators._common import check_base, check_decay, is_stochastic
+from landingopt.estimators.chosen import chosen_step
 
 
 @dataclass(frozen=True)
@@ -557,8 +558,7 @@ def landing_sgd(
     ('MAX_EPOCHS', True)
     """
     estimator = estimators.MiniBatch(batch_size, *_given(sampler))
-    rule = steps.FromCurvature(0.5, power=0.5, offset=50.0)
-    return _stochastic("landing_sgd", estimator, rule, step, lam, eps, momentum, tangent)
+    return _stochastic("landing_sgd", estimator, step, lam, eps, momentum, tangent)
 
 
 def landing_saga(
@@ -605,8 +605,7 @@ def landing_saga(
     True
     """
     estimator = estimators.Saga(batch_size, *_given(sampler))
-    rule = steps.FromCurvature(1.0 / 6.0)
-    return _stochastic("landing_saga", estimator, rule, step, lam, eps, momentum, tangent)
+    return _stochastic("landing_saga", estimator, step, lam, eps, momentum, tangent)
 
 
 def landing_svrg(
@@ -651,9 +650,7 @@ def landing_svrg(
     True
     """
     estimator = estimators.Svrg(batch_size, *_given(sampler))
-    return _stochastic(
-        "landing_svrg", estimator, steps.FromCurvature(0.5), step, lam, eps, momentum, tangent
-    )
+    return _stochastic("landing_svrg", estimator, step, lam, eps, momentum, tangent)
 
 
 def _given(sampler: Any) -> tuple[Any, ...]:
@@ -663,14 +660,14 @@ def _given(sampler: Any) -> tuple[Any, ...]:
 def _stochastic(
     name: str,
     estimator: Any,
-    rule: Any,
     step: Any,
     lam: Any,
     eps: float,
     momentum: float,
     tangent: Any,
 ) -> Method:
-    """The landing of an estimator: with the wanted step, or with the rule's."""
+    """The landing of an estimator: with the wanted step, or with the one chosen at the start."""
+    rule: Any = chosen_step(estimator)
     tangent = fields.NearTangent() if tangent is None else tangent
     if check_decay(
         "momentum", momentum
@@ -778,7 +775,7 @@ def riemannian(
         )
     if search is None:
         search = searches.OpenLoop(
-            _default_rule(estimator) if step is None else steps.as_rule(step)
+            _shortened(chosen_step(estimator), estimator) if step is None else steps.as_rule(step)
         )
     check_part(search, "search", "searches", "a search such as lo.searches.LineSearch()")
     tangent = fields.PSI if tangent is None else fields.check_tangent(tangent)
@@ -798,17 +795,6 @@ def riemannian(
         estimator=estimator,
         name=f"riemannian({name}{kind}{_suffix_of(estimator)})",
     )
-
-
-def _default_rule(estimator: Any) -> Any:
-    """The step that is chosen at the start, for what the estimator is in the end."""
-    end = estimator
-    while hasattr(end, "base"):
-        end = end.base
-    rule = steps.FromCurvature(1.0 / 6.0 if isinstance(end, estimators.Saga) else 0.5)
-    if isinstance(end, estimators.MiniBatch):
-        rule = steps.FromCurvature(0.5, power=0.5, offset=50.0)
-    return _shortened(rule, estimator)
 
 
 def _suffix_of(estimator: Any) -> str:

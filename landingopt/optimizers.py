@@ -10,7 +10,7 @@ import math
 import numbers
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from landingopt import _xp, estimators, steps
 from landingopt._xp import Array
 from landingopt.estimators._common import check_base, check_decay, is_stochastic
+from landingopt.estimators.chosen import chosen_step
 from landingopt.observe.observer import Observer, Row
 from landingopt.observe.stop import RUNNING
 from landingopt.oracle import Oracle
@@ -101,20 +102,13 @@ class GradientDescent:
             raise ValueError("nesterov=True needs a momentum: GradientDescent(momentum=0.9, ...)")
 
     def rule(self, estimator: Any) -> Any:
-        """The step rule; where no step was given, 1 / (2 L) of what the estimator is.
-
-        With Saga 1 / (6 L), with MiniBatch decreasing, both over what momentum multiplies them by.
-        """
+        """The step rule; where none was given the estimator's, over what momentum multiplies it by."""
         if self.step is not None:
             return steps.as_rule(self.step)
+        rule = chosen_step(estimator)
         if not is_stochastic(estimator):
-            return steps.FromCurvature(0.5)
-        share = 1.0 - self.momentum
-        if isinstance(estimator, estimators.Saga):
-            return steps.FromCurvature(share / 6.0)
-        if isinstance(estimator, estimators.Svrg):
-            return steps.FromCurvature(0.5 * share)
-        return steps.FromCurvature(0.5 * share, power=0.5, offset=50.0)
+            return rule
+        return replace(rule, factor=rule.factor * (1.0 - self.momentum))
 
     def start(self, space: Space) -> _MomentumRun:
         return _MomentumRun(self, space)
