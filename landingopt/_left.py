@@ -7,13 +7,14 @@ scale. A small step is bound by the number of calls: for one NumPy matrix there 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from landingopt import _xp
+from landingopt import _cores, _xp
 from landingopt._xp import Array
 
 
@@ -140,122 +141,175 @@ class NumpyLeft(Left):
         return _xp.product(work, x, out)
 
 
-_SMALL = round(_xp.ONE_THREAD ** (1 / 3))
-
-
 class SmallLeft(NumpyLeft):
-    """With BLAS's own alpha A B + beta C where that is a call fewer; K is in units of r.
+    """BLAS's routines called directly, and views made once; K is in units of r.
 
     For r >= 1 only: K / r must not overflow where K does not.
     """
 
-    __slots__ = ("_gemm", "_share", "_views")
+    __slots__ = ("_axpy", "_dot", "_gemm", "_place", "_place_t", "_share", "_views", "_x", "_x_t")
 
     def __init__(self, kernels: _xp.NumpyMatrix, shape: tuple[int, ...], ratio: float):
         super().__init__(kernels, shape, ratio)
-        self.unit, self._share, self._gemm = ratio, 1.0 / ratio, _xp.gemm(kernels.dtype)
-        self._views = self._adjoint.T, self._work.T, self.k.T  # column-major, as BLAS has it
+        self.unit, self._share = ratio, 1.0 / ratio
+        self._gemm = _xp.blas("gemm", kernels.dtype)
+        real = self.k.real.dtype
+        self._axpy, self._dot = _xp.blas("axpy", real), _xp.blas("dot", real)
+        # Column-major, as BLAS has it.
+        self._views = self._adjoint.T, self._work.T, self.k.T, self.delta.T
+        # X lives in one of two buffers and the step leads to the other: their views are kept.
+        self._x: Array = None
+        self._x_t: Array = None
+        self._place: Array = None
+        self._place_t: Array = None
 
     def update(self, x: np.ndarray, g: np.ndarray) -> tuple[float, float]:
         k, delta, work, other, adjoint = self.k, self.delta, self._work, self._other, self._adjoint
-        adjoint_t, work_t, _ = self._views
-        adjoint[...] = x.T
+        adjoint_t, work_t, _, delta_t = self._views
+        gemm, dot = self._gemm, self._dot
+        if x is not self._x:
+            self._x, self._x_t = x, x.T
+        x_t = self._x_t
+        adjoint[...] = x_t
         if self._complex:
             np.conjugate(adjoint, adjoint)
-        self._gemm(self._share, adjoint_t, g.T, 0.0, work_t, 0, 0, 1)
-        other[...] = work.T
+        gemm(self._share, adjoint_t, g.T, 0.0, work_t, 0, 0, 1)
+        other[...] = work_t
         if self._complex:
             np.conjugate(other, other)
         np.subtract(work, other, k)
-        _xp.product(x, adjoint, delta)
+        gemm(1.0, adjoint_t, x_t, 0.0, delta_t, 0, 0, 1)
         diagonal, flat_delta, flat_k = self._diagonal_delta, self._flat_delta, self._flat_k
         np.subtract(diagonal, self._ones, diagonal)
-        np.add(k, delta, k)
-        d, size, low, high = flat_delta.dot(flat_delta), flat_k.dot(flat_k), self._low, self._high
-        d, size = float(d), float(size)
+        self._axpy(flat_delta, flat_k)
+        d, size, low, high = dot(flat_delta, flat_delta), dot(flat_k, flat_k), self._low, self._high
         d = math.sqrt(d) if low < d < high else self.kernels.norm(delta)
         size = math.sqrt(size) if low < size < high else self.kernels.norm(k)
         return d, size * self.unit
 
     def step(self, x: np.ndarray, t: float, out: np.ndarray) -> np.ndarray:
-        if not out.flags.c_contiguous:  # BLAS would work on a copy
+        if x is not self._x:
             return super().step(x, t * self.unit, out)
+        if out is not self._place:
+            self._place, self._place_t = out, out.T
         out[...] = x
-        self._gemm(-t * self.unit, x.T, self._views[2], 1.0, out.T, 0, 0, 1)
+        self._gemm(-t * self.unit, self._x_t, self._views[2], 1.0, self._place_t, 0, 0, 1)
         return out
 
 
 # Bytes of the matrices of a stack that are worked on together: a few such pieces fit the cache.
 _PIECE = 512 * 1024
+# Of a stack that is worth a second thread.
+_SHARED = 1024 * 1024
 
 
 class StackLeft(Left):
-    """For a stack of NumPy matrices, some at a time: all that is done to them is done in the cache."""
+    """For a stack of NumPy matrices, some at a time: all that is done to them is done in the cache.
 
-    __slots__ = ("_identity", "_rows", "_small", "_squares")
+    Matrices that BLAS multiplies with one thread are shared between the cores.
+    """
+
+    __slots__ = ("_ranges", "_rows", "_squares")
 
     def __init__(self, kernels: _xp.NumpyStack, shape: tuple[int, ...], ratio: float | None):
         super().__init__(kernels, shape, ratio)
-        p, count = shape[-1], max(1, math.prod(shape[:-2]))
+        p, count = shape[-1], math.prod(shape[:-2])
+        threads = 1
+        if p**3 <= _xp.ONE_THREAD and self.k.nbytes >= _SHARED:
+            threads = min(_cores.count(), count)
+        share = -(-count // threads)
         most = _PIECE // max(1, p * p * self.k.itemsize)
-        self._rows = min(count, max(1, most))
-        self._small = [kernels.empty((self._rows, p, p)) for _ in range(4)]
-        self._identity = np.eye(p, dtype=kernels.dtype)
+        self._rows = max(1, min(share, most))
+        # (first, last, memory) of each thread
+        self._ranges = [
+            (i, min(i + share, count), [kernels.empty((self._rows, p, p)) for _ in range(4)])
+            for i in range(0, count, share)
+        ]
         self._squares = np.empty((2, count), dtype=self.k.real.dtype)
 
-    def _pieces(self, *stacks: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-        """Consecutive matrices of each stack, as many as there is room for."""
-        p = self.k.shape[-1]
-        flat = [a.reshape(-1, p, p) for a in stacks]
-        for i in range(0, len(flat[0]), self._rows):
-            yield tuple(a[i : i + self._rows] for a in flat)
+    def _shared(self, work: Callable[..., None], *arguments: Any) -> None:
+        """work(slice, memory, *arguments) for all matrices, some at a time."""
+
+        def of(first: int, last: int, memory: list[np.ndarray]) -> None:
+            for i in range(first, last, self._rows):
+                end = min(i + self._rows, last)
+                work(slice(i, end), [a[: end - i] for a in memory], *arguments)
+
+        if len(self._ranges) == 1:
+            of(*self._ranges[0])
+        else:
+            _cores.at_once([functools.partial(of, *each) for each in self._ranges])
+
+    def _flat(self, a: np.ndarray) -> np.ndarray:
+        """As matrices in one row."""
+        return a.reshape(-1, *a.shape[-2:])
 
     def update(self, x: np.ndarray, g: np.ndarray) -> tuple[Any, Any]:
-        ratio, at, conjugate = self._ratio, 0, self.kernels.complex
         self.delta = None  # formed whole only where it is asked for
-        for xs, gs, k in self._pieces(x, g, self.k):
-            n = len(xs)
-            adjoint, work, other, delta = (a[:n] for a in self._small)
-            adjoint[...] = xs.mT
-            if conjugate:
-                np.conjugate(adjoint, adjoint)
-            np.matmul(gs, adjoint, out=work)
-            other[...] = work.mT
-            if conjugate:
-                np.conjugate(other, other)
-            np.subtract(work, other, k)
-            if ratio is not None:
-                np.matmul(xs, adjoint, out=delta)
-                np.subtract(delta, self._identity, delta)
-                self._squares[0, at : at + n] = _squares(delta)
-                if ratio:
-                    np.multiply(delta, delta.dtype.type(ratio), work)
-                    np.add(k, work, k)
-                self._squares[1, at : at + n] = _squares(k)
-            at += n
-        if ratio is None:
+        self._shared(self._update, *(self._flat(a) for a in (x, g, self.k)))
+        if self._ratio is None:
             return None, None
         kernels, squares = self.kernels, self._squares
         if not np.all((squares > kernels.low) & (squares < kernels.high)):
             return self.measure(x), self.norm()  # measured again, scaled
         return tuple(np.sqrt(squares).reshape(2, *kernels.batch))
 
+    def _update(
+        self, at: slice, memory: list[np.ndarray], x: np.ndarray, g: np.ndarray, k: np.ndarray
+    ) -> None:
+        x, g, k, ratio, conjugate = x[at], g[at], k[at], self._ratio, self.kernels.complex
+        adjoint, work, other, delta = memory
+        adjoint[...] = x.mT
+        if conjugate:
+            np.conjugate(adjoint, adjoint)
+        np.matmul(g, adjoint, out=work)
+        if conjugate:
+            np.conjugate(work.mT, other)
+            np.subtract(work, other, k)
+        else:
+            np.subtract(work, work.mT, k)
+        if ratio is None:
+            return
+        np.matmul(x, adjoint, out=delta)
+        diagonal = _diagonals(delta)
+        np.subtract(diagonal, delta.dtype.type(1), diagonal)
+        _squares(delta, self._squares[0, at])
+        if ratio:
+            np.multiply(delta, delta.dtype.type(ratio), delta)
+            np.add(k, delta, k)
+        _squares(k, self._squares[1, at])
+
     def step(self, x: np.ndarray, t: Any, out: np.ndarray) -> np.ndarray:
-        wide = np.broadcast_to(np.asarray(t, dtype=self.k.dtype), self.kernels.batch).reshape(-1)
-        at = 0
-        for xs, k, placed in self._pieces(x, self.k, out):
-            work = self._small[0][: len(xs)]
-            np.multiply(k, -wide[at : at + len(xs), None, None], work)
-            np.add(work, self._identity, work)
-            np.matmul(work, xs, out=placed)
-            at += len(xs)
+        each = None
+        if np.ndim(t):
+            each = np.broadcast_to(-np.asarray(t, dtype=self.k.dtype), self.kernels.batch).reshape(
+                -1
+            )
+        else:
+            t = self.k.dtype.type(-t)
+        self._shared(self._step, *(self._flat(a) for a in (x, self.k, out)), t, each)
         return out
 
+    def _step(
+        self, at: slice, memory: list[np.ndarray], x: np.ndarray, k: np.ndarray, out: np.ndarray,
+        t: Any, each: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        work = memory[0]
+        np.multiply(k[at], t if each is None else each[at, None, None], work)
+        diagonal = _diagonals(work)
+        np.add(diagonal, work.dtype.type(1), diagonal)
+        np.matmul(work, x[at], out=out[at])
 
-def _squares(a: np.ndarray) -> np.ndarray:
+
+def _diagonals(a: np.ndarray) -> np.ndarray:
+    """Of each matrix of a contiguous stack, a view."""
+    return a.reshape(len(a), -1)[:, :: a.shape[-1] + 1]
+
+
+def _squares(a: np.ndarray, out: np.ndarray) -> np.ndarray:
     """||.||_F^2 of each matrix of a contiguous stack."""
     rows = a.reshape(len(a), -1).view(a.real.dtype)
-    return np.vecdot(rows, rows)
+    return np.vecdot(rows, rows, out=out)
 
 
 def left(kernels: Any, shape: tuple[int, ...], ratio: float | None) -> Left:
@@ -264,6 +318,6 @@ def left(kernels: Any, shape: tuple[int, ...], ratio: float | None) -> Left:
         return StackLeft(kernels, shape, ratio)
     if not isinstance(kernels, _xp.NumpyMatrix):
         return Left(kernels, shape, ratio)
-    if ratio is not None and ratio >= 1.0 and shape[-1] <= _SMALL:
+    if ratio is not None and ratio >= 1.0 and shape[-1] <= _xp.direct_columns():
         return SmallLeft(kernels, shape, ratio)
     return NumpyLeft(kernels, shape, ratio)

@@ -10,11 +10,15 @@ callers use what is returned.
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
 import array_api_compat
 import numpy as np
+
+from landingopt import _cores
 
 Array = Any  # an array of any library that follows the array API standard
 
@@ -224,17 +228,29 @@ _SMALL = 48  # columns up to which one pass over a p x p matrix is cheaper than 
 product = np.ndarray.dot
 
 
-def gemm(dtype: Any) -> Any:
-    """SciPy's BLAS routine alpha A B + beta C for this dtype, of column-major arrays; in C with
-    ``overwrite_c``, its last argument."""
+def blas(name: str, dtype: Any) -> Any:
+    """SciPy's BLAS routine for this dtype. "gemm" has alpha A B + beta C of column-major arrays, in C
+    with ``overwrite_c``, its last argument; "axpy" adds to its second argument."""
     from scipy.linalg.blas import get_blas_funcs
 
-    return get_blas_funcs("gemm", dtype=dtype)
+    return get_blas_funcs(name, dtype=dtype)
 
 
 # Up to so many multiplications OpenBLAS keeps to one thread: SciPy's copy of it does not compete with
 # NumPy's there.
 ONE_THREAD = 64**3
+# Entries up to which SciPy's inner product costs less than NumPy's, for less comes before it.
+_DIRECT = 4096
+# Bytes that stay in a cache from one pass to the next.
+_PIECE = 128 * 1024
+
+
+def direct_columns() -> int:
+    """Up to so many columns SciPy's BLAS, with less before each call, serves a square matrix best.
+
+    Where NumPy's works with several threads, the two compete for the cores beyond ONE_THREAD.
+    """
+    return 128 if _cores.asked() == 1 or os.cpu_count() == 1 else round(ONE_THREAD ** (1 / 3))
 
 
 class _Composed:
@@ -352,6 +368,7 @@ class NumpyMatrix(_NumpyArithmetic):
         self._scratch: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._routines: dict[str, Any] = {}
         self._gemm: Any = None
+        self._ddot = blas("dot", np.zeros(0, self.dtype).real.dtype)
 
     def add_identity(self, a: np.ndarray, t: float) -> np.ndarray:
         """a + t I, in place."""
@@ -388,7 +405,7 @@ class NumpyMatrix(_NumpyArithmetic):
         if out is None or not small:
             return product(y.conj().T if self.complex else y.T, y, out)
         if self._gemm is None:
-            self._gemm = gemm(self.dtype)
+            self._gemm = blas("gemm", self.dtype)
         # In column-major terms y is y^T, and what comes back is the transpose of y^H y.
         self._gemm(1.0, y.T, y.T, 0.0, out.T, 0, 2 if self.complex else 1, 1)
         return out
@@ -443,10 +460,34 @@ class NumpyMatrix(_NumpyArithmetic):
         out.reshape(-1)[:: p + 1] += 1.0
         return out
 
+    def changes(
+        self, a: np.ndarray, before_a: np.ndarray, b: np.ndarray, before_b: np.ndarray
+    ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """(a - before_a, b - before_b), some rows at a time, in the same memory each time."""
+        if a.nbytes <= _PIECE:
+            one, other = self.scratch(a.shape, 2)
+            return ((np.subtract(a, before_a, one), np.subtract(b, before_b, other)),)
+        return self._pieces(a, before_a, b, before_b)
+
+    def _pieces(
+        self, a: np.ndarray, before_a: np.ndarray, b: np.ndarray, before_b: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        n, p = a.shape
+        rows = max(1, _PIECE // (p * a.itemsize))
+        memory = self.scratch((rows, p), 2)
+        for i in range(0, n, rows):
+            at = slice(i, i + rows)
+            one, other = (m[: n - i] for m in memory)
+            np.subtract(a[at], before_a[at], one)
+            np.subtract(b[at], before_b[at], other)
+            yield one, other
+
     def dot(self, a: np.ndarray, b: np.ndarray) -> float:
         """Re <a, b> over all entries."""
         if self.complex:
             value = float(np.vdot(a, b).real)
+        elif 0 < a.size <= _DIRECT:
+            value = self._ddot(a.ravel(), b.ravel())
         else:
             value = float(a.ravel().dot(b.ravel()))
         if not self.low < abs(value) < self.high and a.size:
@@ -465,7 +506,7 @@ class NumpyMatrix(_NumpyArithmetic):
             value = float(np.vdot(a, a).real)
         else:
             flat = a.ravel()
-            value = float(flat.dot(flat))
+            value = self._ddot(flat, flat) if 0 < a.size <= _DIRECT else float(flat.dot(flat))
         if self.low < value < self.high:
             return math.sqrt(value)
         if not a.size:

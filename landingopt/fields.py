@@ -398,16 +398,17 @@ class FieldRun:
         """Coefficients, and the distance where a Gram matrix is at hand; no-op where done."""
         if point.evaluated:
             return
-        if len(point.forms) == 1:
-            form, followed = point.forms[0], point.estimate
-            form.update(point.x[0], (followed or point.gradient)[0])  # type: ignore[index]
+        forms = point.forms
+        if len(forms) == 1:
+            form = forms[0]
+            form.update(point.x[0], (point.estimate or point.gradient)[0])  # type: ignore[index]
             if self.is_gradient and point.estimate is None and not self.silent:
                 point.gradient_norm = point.space.combine([form.norm()])
         else:
-            for form, x, gradient in zip(point.forms, point.x, point.followed, strict=True):
+            for form, x, gradient in zip(forms, point.x, point.followed, strict=True):
                 form.update(x, gradient)
             if self.is_gradient and point.estimate is None and not self.silent:
-                point.gradient_norm = point.space.combine([form.norm() for form in point.forms])
+                point.gradient_norm = point.space.combine([form.norm() for form in forms])
         point.evaluated = True
 
 
@@ -657,20 +658,17 @@ class LeftForm(Form):
         self._spare: tuple[Array, Array] | None = None
         self._array: Array | None = None
         self._norm: Any = None
-        self._bound: Any = None
+        self._size: Any = None  # ||K||_F
         self.x: Array = None
 
     def update(self, x: Array, gradient: Array) -> None:
-        self.x, self._array, self._norm, self._bound = x, None, None, None
-        d, size = self._left.update(x, gradient)
-        self._distance = d
-        if size is not None:
-            root = math.sqrt(1.0 + d) if type(d) is float else self.kernels.scalars.sqrt(1.0 + d)
-            self._bound = root * size * self.scale
+        self.x, self._array, self._norm = x, None, None
+        self._distance, self._size = self._left.update(x, gradient)
 
     def tube(self, bound: bool) -> tuple[Any, Any, Any]:
-        if self._bound is not None:
-            return self._distance, self._bound, 0.0
+        d, size = self._distance, self._size
+        if type(d) is float and size is not None:  # of one matrix: the fewest calls
+            return d, math.sqrt(1.0 + d) * size * self.scale, 0.0
         return super().tube(bound)
 
     @property
@@ -682,10 +680,9 @@ class LeftForm(Form):
 
     def norm_bound(self) -> Any:
         """||s K X||_F <= s ||K||_F ||X||_2 <= s sqrt(1 + d) ||K||_F: no product."""
-        if self._bound is None:
-            root = self.kernels.scalars.sqrt(1.0 + self.distance)
-            self._bound = root * self._left.norm() * self.scale
-        return self._bound
+        if self._size is None:
+            self._size = self._left.norm()
+        return self.kernels.scalars.sqrt(1.0 + self.distance) * self._size * self.scale
 
     def array(self) -> Array:
         if self._array is None:

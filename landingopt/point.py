@@ -73,9 +73,11 @@ class Point:
         self.previous: Point | None = None
         self.place([None] * len(forms))
 
-    def place(self, x: list[Array]) -> None:
-        """Move to x and forget everything known elsewhere."""
+    def place(self, x: list[Array], previous: Point | None = None, step: Any = None) -> None:
+        """Move to x and forget everything known elsewhere; with ``previous`` it is the next iterate."""
         self.x = x
+        if previous is not None:
+            self.iteration, self.step, self.previous = previous.iteration + 1, step, previous
         self.gradient: list[Array] | None = None
         self.estimate: list[Array] | None = None
         self.fun: Any = None

@@ -17,7 +17,7 @@ import numpy as np
 
 from landingopt import _xp
 from landingopt._parts import check_part
-from landingopt._xp import FLOATS, Array
+from landingopt._xp import FLOATS, Array, NumpyMatrix
 from landingopt.point import Point
 
 
@@ -481,6 +481,9 @@ class BarzilaiBorwein:
         return BarzilaiBorweinRun(self, context)
 
 
+_SS, _SY, _YY = (0, 0), (0, 1), (1, 1)
+
+
 class BarzilaiBorweinRun:
     __slots__ = ("recipe", "context", "_last", "_work", "_short", "_threshold")
 
@@ -497,11 +500,10 @@ class BarzilaiBorweinRun:
         if point.previous is None:
             self._last = self._first(point)
             return self._last
-        s, y = self._changes(point, point.previous)
         if numbers.scalars is FLOATS and k < self.recipe.alternate - self.recipe.memory:
             # One of the two, and one inner product fewer.
             even = k % 2 == 0
-            square, sy = numbers.dots((s, s) if even else (y, y), (s, y))
+            square, sy = self._products(point, point.previous, _SS if even else _YY, _SY)
             above, below = (square, abs(sy)) if even else (abs(sy), square)
             eta = above / below if below else math.inf
             if 0.0 < eta < math.inf:
@@ -509,7 +511,7 @@ class BarzilaiBorweinRun:
             elif point.step is not None:
                 self._last = point.step
             return self._last
-        ss, sy, yy = numbers.dots((s, s), (s, y), (y, y))
+        ss, sy, yy = self._products(point, point.previous, _SS, _SY, _YY)
         curvature = abs(sy)
         long, short = scalars.divide(ss, curvature), scalars.divide(curvature, yy)
         known = (short > 0) & (short < math.inf)  # <y, y> may leave the range of float32
@@ -536,20 +538,29 @@ class BarzilaiBorweinRun:
         step = scalars.divide(self.recipe.first * self.context.first_size, norm)
         return scalars.where(norm > 0, step, scalars.full(1.0))
 
-    def _changes(self, point: Point, previous: Point) -> tuple[list[Array], list[Array]]:
-        """s and y."""
+    def _products(self, point: Point, previous: Point, *pairs: tuple[int, int]) -> Any:
+        """Inner products of the changes: 0 is s, 1 is y."""
+        forms, old = point.along or point.forms, previous.along or previous.forms
+        block, kernels = forms[0].block, forms[0].block.kernels
+        if len(forms) == 1 and block.stiefel and isinstance(kernels, NumpyMatrix):
+            dot, f, before = kernels.dot, forms[0].array(), old[0].array()
+            pieces = [
+                [dot(changes[a], changes[b]) for a, b in pairs]
+                for changes in kernels.changes(point.x[0], previous.x[0], f, before)
+            ]
+            return pieces[0] if len(pieces) == 1 else map(sum, zip(*pieces))
         if self._work is None:
-            blocks = [form.block for form in point.forms]
+            blocks = [form.block for form in forms]
             self._work = [
                 (b.kernels.empty(b.inner_shape), b.kernels.empty(b.inner_shape)) for b in blocks
             ]
         s, y = [], []
-        old = previous.along or previous.forms
-        for i, form in enumerate(point.along or point.forms):
+        for i, form in enumerate(forms):
             subtract, (s_work, y_work) = form.block.kernels.subtract, self._work[i]
             s.append(subtract(point.x[i], previous.x[i], out=s_work))
             y.append(subtract(form.array(), old[i].array(), out=y_work))
-        return s, y
+        both = s, y
+        return self.context.numbers.dots(*((both[a], both[b]) for a, b in pairs))
 
     def _adaptive(self, long: Any, short: Any, update: Any) -> Any:
         """ABBmin; the threshold moves where ``update`` holds."""

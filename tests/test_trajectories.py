@@ -688,8 +688,10 @@ class Products:
 
             return counted
 
-        def counting_gemm(dtype, gemm=_xp.gemm):
-            routine = gemm(dtype)
+        def counting_blas(name, dtype, blas=_xp.blas):
+            routine = blas(name, dtype)
+            if name != "gemm":
+                return routine
 
             def counted(alpha, a, b, beta, c, *transposed):
                 self.sizes.append((c.shape[1], a.shape[1], c.shape[0]))  # column-major: B^T A^T
@@ -698,7 +700,7 @@ class Products:
             return counted
 
         monkeypatch.setattr(_xp, "product", counting(_xp.product))  # of one matrix
-        monkeypatch.setattr(_xp, "gemm", counting_gemm)  # of a small one
+        monkeypatch.setattr(_xp, "blas", counting_blas)  # of a small one
         monkeypatch.setattr(np, "matmul", counting(np.matmul))  # of a stack
 
     def between_gradients(self, fun, grad, x0, method, steps):

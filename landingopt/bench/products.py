@@ -30,7 +30,7 @@ def counted_products() -> Iterator[list[int]]:
     [16]
     """
     total, running = [0], True
-    product, gemm = _xp.product, _xp.gemm
+    product, blas = _xp.product, _xp.blas
     verbs = {name: vars(Clock)[name] for name in ("__init__", "resume", "pause")}
 
     def counted(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -38,8 +38,10 @@ def counted_products() -> Iterator[list[int]]:
             total[0] += a.size * b.shape[1]
         return product(a, b, out)
 
-    def counting_gemm(dtype: Any) -> Any:
-        routine = gemm(dtype)
+    def counting_blas(name: str, dtype: Any) -> Any:
+        routine = blas(name, dtype)
+        if name != "gemm":
+            return routine
 
         def counted_gemm(
             alpha: float, a: Any, b: Any, beta: float, c: Any, *transposed: int
@@ -60,11 +62,11 @@ def counted_products() -> Iterator[list[int]]:
 
     try:
         _xp.product = counted  # type: ignore[assignment]
-        _xp.gemm = counting_gemm
+        _xp.blas = counting_blas
         for name in verbs:
             setattr(Clock, name, switching(name))
         yield total
     finally:
-        _xp.product, _xp.gemm = product, gemm
+        _xp.product, _xp.blas = product, blas
         for name, verb in verbs.items():
             setattr(Clock, name, verb)

@@ -243,6 +243,7 @@ class Observer:
             or point.status is not None
             or self._timed
         ):
+            self.quiet = min(self._next, self._limit)
             return False
         if checkpoint:
             _settle(point)

@@ -111,8 +111,8 @@ class OpenLoopRun:
         new, k = self._spare, point.iteration
         if self._alone and self.space.frozen is None:
             eta, form, out = self._size(k, point), direction[0], new.x[0]
-            new.place([form.moved(eta, out) if self._additive else self._apply(form, eta, out).x])
-            new.iteration, new.step, new.previous = k + 1, eta, point
+            x = form.moved(eta, out) if self._additive else self._apply(form, eta, out).x
+            new.place([x], point, eta)
             self._spare = point
             return new
         point.share()
@@ -126,7 +126,6 @@ class OpenLoopRun:
                 placed = self.space.blocks[i].kernels.replace(placed, frozen, part.x[0])
             x.append(placed)
             steps.append(eta)
-        new.place(x)
-        new.iteration, new.step, new.previous = k + 1, steps[0], point
+        new.place(x, point, steps[0])
         self._spare = point
         return new
