@@ -36,14 +36,12 @@ class Left:
         """K at x; returns ||Delta||_F where it is needed, and ||K||_F where it costs next to nothing."""
         kernels = self.kernels
         self._work = kernels.outer(g, x, out=self._work)
-        self.k = kernels.subtract(self._work, kernels.adjoint(self._work), out=self.k)
         if self._ratio is None:
+            self.k = kernels.skewed(self._work, out=self.k)
             return None, None
-        distance = self.measure(x)
-        if self._ratio:
-            self._work = kernels.scale(self.delta, self._ratio, out=self._work)
-            self.k = kernels.add(self.k, self._work, out=self.k)
-        return distance, None
+        gram = kernels.outer(x, x, out=self.delta)
+        self.delta, self.k = kernels.left_form(self._work, gram, self._ratio)
+        return kernels.norm(self.delta), None
 
     def measure(self, x: Array) -> Any:
         """Delta, and ||Delta||_F = ||X^H X - I||_F."""
@@ -56,10 +54,9 @@ class Left:
         return self.kernels.norm(self.k)
 
     def step(self, x: Array, t: Any, out: Array) -> Array:
-        """(I - t K) X."""
+        """X - t K X."""
         kernels = self.kernels
-        factor = kernels.add_identity(kernels.scale(self.k, -t, out=self._work), 1.0)
-        return kernels.matmul(factor, x, out=out)
+        return kernels.stepped(x, kernels.matmul(self.k, x, out=self._work), t, out)
 
 
 # Up to so many columns OpenBLAS multiplies by a transposed copy faster than by the transpose, and its

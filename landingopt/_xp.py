@@ -178,10 +178,16 @@ class ArrayScalars:
 
     def __init__(self, xp: ModuleType, dtype: Any, device: Any, batch: tuple[int, ...]):
         self._xp, self._dtype, self._device, self._batch = xp, dtype, device, batch
+        self._constants: dict[float, Array] = {}  # each would be sent to the device again
 
     def _array(self, a: Any) -> Array:
         if isinstance(a, (float, int, bool)):
-            return self._xp.asarray(a, dtype=self._dtype, device=self._device)
+            known = self._constants.get(a)
+            if known is None:
+                known = self._xp.asarray(a, dtype=self._dtype, device=self._device)
+                if len(self._constants) < 32 and a == a:
+                    self._constants[a] = known
+            return known
         return a
 
     def full(self, value: Any) -> Array:
@@ -278,6 +284,24 @@ class _Composed:
         """X - eta F."""
         return self.subtract(x, self.scale(f, eta, out=out), out=out)
 
+    def left_form(self: Any, work: Array, gram: Array, ratio: float) -> tuple[Array, Array]:
+        """Delta = gram - I, and K = work - work^H + ratio Delta."""
+        delta, k = self.add_identity(gram, -1.0), self.skewed(work)
+        return delta, self.add(k, self.scale(delta, ratio)) if ratio else k
+
+    def skewed(self: Any, work: Array, out: Any = None) -> Array:
+        """work - work^H."""
+        return self.subtract(work, self.adjoint(work), out=out)
+
+    def polynomial(
+        self: Any, e: Array, square: Array | None, weight: Any, out: Any = None
+    ) -> Array:
+        """I - E / 2, with E^2 in ``square`` plus its multiple, 3/8 as a rule; overwrites ``square``."""
+        out = self.scale(e, -0.5, out=out)
+        if square is not None:
+            out = self.add(out, self.scale(square, weight, out=square), out=out)
+        return self.add_identity(out, 1.0)
+
     def scratch(self: Any, shape: tuple[int, ...], count: int) -> list[Any]:
         """Memory for what does not outlive a call."""
         return [self.empty(shape) for _ in range(count)]
@@ -362,8 +386,8 @@ class NumpyMatrix(_NumpyArithmetic):
         super().__init__(like)
         self._identity = np.zeros((0, 0), dtype=like.dtype)
         # Python's numbers are converted in each call.
-        self._half, self._minus_half, self._three_eighths, self._number = (
-            np.array(value, dtype=like.dtype) for value in (0.5, -0.5, 0.375, 0.0)
+        self._half, self._minus_half, self._number = (
+            np.array(value, dtype=like.dtype) for value in (0.5, -0.5, 0.0)
         )
         self._scratch: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._routines: dict[str, Any] = {}
@@ -448,11 +472,13 @@ class NumpyMatrix(_NumpyArithmetic):
         np.multiply(f, self._number, out)
         return np.subtract(x, out, out)
 
-    def polynomial(self, e: np.ndarray, square: np.ndarray | None, out: np.ndarray) -> np.ndarray:
-        """I - E / 2 (+ 3 E^2 / 8, with E^2 in ``square``, which is overwritten)."""
+    def polynomial(  # type: ignore[override]
+        self, e: np.ndarray, square: np.ndarray | None, weight: float, out: np.ndarray
+    ) -> np.ndarray:
         np.multiply(e, self._minus_half, out)
         if square is not None:
-            np.multiply(square, self._three_eighths, square)
+            self._number[()] = weight
+            np.multiply(square, self._number, square)
             np.add(out, square, out)
         p = out.shape[0]
         if self._identity.shape[0] == p:
@@ -723,10 +749,21 @@ class Generic(_Composed):
 
     def host(self, *values: Array) -> tuple[np.ndarray, ...]:
         """Numbers that live with the data, read back as float64 NumPy arrays in ONE transfer."""
-        if self._numpy or all(isinstance(v, (np.ndarray, float)) for v in values):
+        if self._numpy:
             return tuple(np.asarray(v, dtype=np.float64) for v in values)
-        packed = to_host(self.xp.stack([self.scalars.full(v) for v in values]))
-        return tuple(packed.astype(np.float64))
+        there = [v for v in values if not isinstance(v, (np.ndarray, np.generic, float, int))]
+        if there:
+            xp, wide = self.xp, self.scalars.full(0.0).dtype
+            for v in there:
+                wide = xp.float64 if v.dtype == xp.float64 else wide
+            shaped = [xp.broadcast_to(xp.astype(v, wide), self.batch) for v in there]
+            packed = iter(to_host(xp.stack(shaped)).astype(np.float64))
+        return tuple(
+            np.asarray(v, dtype=np.float64)
+            if isinstance(v, (np.ndarray, np.generic, float, int))
+            else next(packed)
+            for v in values
+        )
 
     def random(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         values = rng.standard_normal(shape)
@@ -838,4 +875,8 @@ def kernels(like: Array, batch: tuple[int, ...]) -> Any:
     """The kernels that serve arrays like this one."""
     if isinstance(like, np.ndarray):
         return NumpyStack(like, batch) if batch else NumpyMatrix(like)
+    if array_api_compat.is_cupy_array(like):
+        from landingopt._cuda import CupyKernels
+
+        return CupyKernels(like, batch)
     return Generic(like, batch)

@@ -522,6 +522,10 @@ class GradientForm(_Assembled):
             self._phi_norm = self.kernels.norm(self.phi)
         return self._phi_norm
 
+    def known(self, norm: Any, phi_norm: Any) -> None:
+        """Both norms, as they have been read."""
+        self._norm, self._phi_norm = norm, phi_norm
+
     def keep(self, x: Array, other: GradientForm, refused: Any) -> None:
         """The field at x, where the refused matrices of a stack are another point's again."""
         replace = self.kernels.replace
@@ -656,13 +660,14 @@ class LeftForm(Form):
         shape = (*block.batch, block.p, block.p)
         self._left = left(block.kernels, shape, None if lam is None else lam / scale)
         self._spare: tuple[Array, Array] | None = None
-        self._array: Array | None = None
+        self._product: Array | None = None
+        self._gain = 1.0
         self._norm: Any = None
         self._size: Any = None  # ||K||_F
         self.x: Array = None
 
     def update(self, x: Array, gradient: Array) -> None:
-        self.x, self._array, self._norm = x, None, None
+        self.x, self._product, self._norm = x, None, None
         self._distance, self._size = self._left.update(x, gradient)
 
     def tube(self, bound: bool) -> tuple[Any, Any, Any]:
@@ -684,23 +689,31 @@ class LeftForm(Form):
             self._size = self._left.norm()
         return self.kernels.scalars.sqrt(1.0 + self.distance) * self._size * self.scale
 
-    def array(self) -> Array:
-        if self._array is None:
+    def _formed(self) -> Array:
+        """F / ``_gain``: K X, until somebody asks for F itself."""
+        if self._product is None:
             kernels, shape = self.kernels, self.block.inner_shape
             if self._spare is None:
                 self._spare = kernels.empty(shape), kernels.empty(shape)
-            product = kernels.matmul(self._left.k, self.x, out=self._spare[0])
-            self._array = kernels.scale(product, self.scale * self._left.unit, out=product)
-        return self._array
+            self._product = kernels.matmul(self._left.k, self.x, out=self._spare[0])
+            self._gain = self.scale * self._left.unit
+        return self._product
+
+    def array(self) -> Array:
+        product = self._formed()
+        if self._gain != 1.0:
+            self._product = self.kernels.scale(product, self._gain, out=product)
+            self._gain = 1.0
+        return self._product
 
     def norm(self) -> Any:
         if self._norm is None:
-            self._norm = self.kernels.norm(self.array())
+            self._norm = self.kernels.norm(self._formed()) * self._gain
         return self._norm
 
     def moved(self, eta: Any, out: Array) -> Array:
-        if self._array is not None:
-            return self.kernels.stepped(self.x, self._array, eta, out)
+        if self._product is not None:
+            return self.kernels.stepped(self.x, self._product, eta * self._gain, out)
         return self._left.step(self.x, eta * self.scale, out)
 
     def curve(self, t: Any) -> tuple[Array, Array, Array]:

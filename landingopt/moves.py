@@ -101,6 +101,13 @@ class NewtonSchulzMove:
         tol = self.tol if tol is None else min(tol, self.tol)
         return Moved(*self.passes(y, out, tol, limit=limit))
 
+    def planned(
+        self, form: Form, eta: Any, out: Array, tol: float, expected: float
+    ) -> tuple[Array, Any, Array | None, Any]:
+        """With nothing read back: see :meth:`landingopt.stiefel.NewtonSchulzRun.planned`."""
+        y = form.moved(eta, self.passes.work())
+        return self.passes.planned(y, out, expected, min(tol, self.tol))
+
     def stretch(self, form: Form, eta: Any, limit: float) -> Any:
         """A bound on ||Y^H Y - I||_2 at Y = X - eta F, on the host; no closer than to tell ``limit``."""
         return self.passes.stretch(form.moved(eta, self.passes.work()), limit)

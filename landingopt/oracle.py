@@ -82,32 +82,35 @@ class Oracle:
         else:
             self.fill_both(point)
 
-    def fill_both(self, point: Point) -> None:
-        """Value and gradient, in one call where the problem has one."""
+    def fill_both(self, point: Point, read: bool = True) -> None:
+        """Value and gradient, in one call where the problem has one.
+
+        Without ``read`` a value on a device stays there; ``space.number`` makes it one of the host.
+        """
         if point.gradient is not None:
-            return self.fill_value(point)
+            return self.fill_value(point, read)
         if self.both is not None:
             self._charged.nfev += 1
             self._charged.njev += 1
             value, gradient = self.pair(point.user)
-            point.fun = self._checked_value(value)
+            point.fun = self._checked_value(value, read)
             point.gradient = self.checked(gradient)
         else:
             # The value first: a gradient that lives in a shared buffer is then the freshest.
-            self.fill_value(point)
+            self.fill_value(point, read)
             self.fill_gradient(point)
 
-    def fill_value(self, point: Point) -> None:
+    def fill_value(self, point: Point, read: bool = True) -> None:
         if point.fun is None:
-            point.fun = self.value(point.user)
+            point.fun = self.value(point.user, read)
 
     # -- at a user's x ------------------------------------------------------------------------
 
-    def value(self, x: Variable) -> Any:
+    def value(self, x: Variable, read: bool = True) -> Any:
         """f(x) as a host number (one per matrix for a separable stack)."""
         if self.fun is not None:
             self._charged.nfev += 1
-            return self._checked_value(self.fun(x))
+            return self._checked_value(self.fun(x), read)
         if self.both is None:
             raise TypeError("this problem has no fun; pass fun= to lo.Objective")
         self._charged.nfev += 1
@@ -162,11 +165,11 @@ class Oracle:
 
     # -- what came back -----------------------------------------------------------------------
 
-    def _checked_value(self, value: Any) -> Any:
+    def _checked_value(self, value: Any, read: bool = True) -> Any:
         if isinstance(value, float) and not self.space.separable:
             return float(value)  # a np.float64 would promote float32 arrays
         self._check_value(value)
-        return self.space.number(value)
+        return self.space.number(value) if read else value
 
     def _check_value(self, value: Any) -> None:
         shape = tuple(getattr(value, "shape", ()))

@@ -163,27 +163,34 @@ class Space:
 
     # -- numbers on the host ------------------------------------------------------------------
 
-    def _reduce(self, values: list[list[Any]]) -> tuple[Any, ...]:
-        """Per-block numbers [quantity][block], read back at once and summed over the blocks."""
-        flat = [value for quantity in values for value in quantity]
-        count = len(self.blocks)
-        if count == 1 or (
-            all(not block.batch for block in self.blocks) and not self.matrix_kernels
-        ):
-            host = self.blocks[0].kernels.host(*flat)
-        else:
-            host = tuple(
-                self.blocks[i % count].kernels.host(value)[0] for i, value in enumerate(flat)
-            )
+    def gather(self, values: list[list[Any]]) -> list[list[Any]]:
+        """Numbers [quantity][block] that live with the data, on the host, None where there is none.
+
+        One transfer for all of them; where blocks have stacks of their own, one for each block.
+        """
+        count, one = len(self.blocks), len(self.blocks) == 1
+        found: list[list[Any]] = [[None] * count for _ in values]
+        places: dict[int, list[tuple[int, int]]] = {}
+        together = one or not (self.matrix_kernels or any(b.batch for b in self.blocks))
+        for q, quantity in enumerate(values):
+            for i, value in enumerate(quantity):
+                if value is not None:
+                    places.setdefault(0 if together else i, []).append((q, i))
+        for i, at in places.items():
+            host = self.blocks[i].kernels.host(*(values[q][j] for q, j in at))
+            for (q, j), value in zip(at, host, strict=True):
+                found[q][j] = value
+        return found
+
+    def total(self, values: list[Any]) -> Any:
+        """Host numbers of the blocks, added up; one for each matrix of a separable stack."""
         if self.separable:
-            return tuple(host)
-        sums = []
-        for i in range(0, len(flat), count):
-            total = 0.0
-            for value in host[i : i + count]:
+            return values[0]
+        total = 0.0
+        for value in values:
+            if value is not None:
                 total += float(value) if np.ndim(value) == 0 else float(np.sum(value))
-            sums.append(total)
-        return tuple(sums)
+        return total
 
     @property
     def matrix_kernels(self) -> bool:
@@ -194,12 +201,14 @@ class Space:
         if self._one is not None:
             dot = self._one.dot
             return tuple([dot(u[0], v[0]) for u, v in pairs])
-        return self._reduce(
-            [
-                [block.kernels.dot(a, b) for block, a, b in zip(self.blocks, u, v, strict=True)]
-                for u, v in pairs
-            ]
-        )
+        return tuple(self.total(values) for values in self.gather(self.products(*pairs)))
+
+    def products(self, *pairs: tuple[list[Array], list[Array]]) -> list[list[Any]]:
+        """Re <u, v> for each pair and block, where the data lives."""
+        return [
+            [block.kernels.dot(a, b) for block, a, b in zip(self.blocks, u, v, strict=True)]
+            for u, v in pairs
+        ]
 
     def norm(self, u: list[Array]) -> Any:
         """||u||_F over all blocks, as a number on the host."""

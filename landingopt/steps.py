@@ -485,10 +485,11 @@ _SS, _SY, _YY = (0, 0), (0, 1), (1, 1)
 
 
 class BarzilaiBorweinRun:
-    __slots__ = ("recipe", "context", "_last", "_work", "_short", "_threshold")
+    __slots__ = ("recipe", "context", "_heard", "_last", "_work", "_short", "_threshold")
 
     def __init__(self, recipe: BarzilaiBorwein, context: Context):
         self.recipe, self.context = recipe, context
+        self._heard: tuple[Point, list[Any]] | None = None
         self._last: Any = None
         self._work: list[tuple[Array, Array]] | None = None
         self._short: list[Any] = []  # the last short steps
@@ -540,6 +541,8 @@ class BarzilaiBorweinRun:
 
     def _products(self, point: Point, previous: Point, *pairs: tuple[int, int]) -> Any:
         """Inner products of the changes: 0 is s, 1 is y."""
+        if self._heard is not None and self._heard[0] is point:
+            return [self._heard[1][a + b] for a, b in pairs]
         forms, old = point.along or point.forms, previous.along or previous.forms
         block, kernels = forms[0].block, forms[0].block.kernels
         if len(forms) == 1 and block.stiefel and isinstance(kernels, NumpyMatrix):
@@ -549,6 +552,12 @@ class BarzilaiBorweinRun:
                 for changes in kernels.changes(point.x[0], previous.x[0], f, before)
             ]
             return pieces[0] if len(pieces) == 1 else map(sum, zip(*pieces))
+        changes = self._changes(point, previous)
+        return self.context.numbers.dots(*((changes[a], changes[b]) for a, b in pairs))
+
+    def _changes(self, point: Point, previous: Point) -> tuple[list[Array], list[Array]]:
+        """s and y."""
+        forms, old = point.along or point.forms, previous.along or previous.forms
         if self._work is None:
             blocks = [form.block for form in forms]
             self._work = [
@@ -559,8 +568,16 @@ class BarzilaiBorweinRun:
             subtract, (s_work, y_work) = form.block.kernels.subtract, self._work[i]
             s.append(subtract(point.x[i], previous.x[i], out=s_work))
             y.append(subtract(form.array(), old[i].array(), out=y_work))
-        both = s, y
-        return self.context.numbers.dots(*((both[a], both[b]) for a, b in pairs))
+        return s, y
+
+    def ahead(self, space: Any, point: Point, previous: Point) -> list[list[Any]]:
+        """What the step from ``point`` will be made of, [quantity][block], where the data lives."""
+        s, y = self._changes(point, previous)
+        return space.products((s, s), (s, y), (y, y))
+
+    def hear(self, point: Point, values: list[Any]) -> None:
+        """What :meth:`ahead` asked for, read."""
+        self._heard = point, values
 
     def _adaptive(self, long: Any, short: Any, update: Any) -> Any:
         """ABBmin; the threshold moves where ``update`` holds."""
@@ -637,7 +654,9 @@ class Safeguarded:
 
 
 class SafeguardedRun:
-    __slots__ = ("rule", "eps", "lam", "scalars", "exact_only", "exact", "_floats", "_constant")
+    __slots__ = (
+        "rule", "eps", "lam", "scalars", "exact_only", "exact", "_floats", "_constant", "_safe",
+    )  # fmt: skip
 
     def __init__(self, recipe: Safeguarded, context: Context):
         self.rule = recipe.rule.start(context)
@@ -646,6 +665,8 @@ class SafeguardedRun:
         self._floats = self.scalars is FLOATS and not context.accelerator
         self._constant = recipe.rule.step if type(recipe.rule) is Constant else None
         self.exact_only = context.accelerator  # comparing would read a number back
+        kernels = getattr(context.numbers, "kernels", None)
+        self._safe = getattr(kernels, "safe", None)  # in one launch
 
     def size(self, k: int, point: Point) -> Any:
         form, lam = point.forms[0], self.lam
@@ -662,6 +683,8 @@ class SafeguardedRun:
             bound = safe_step(d, g, lam, self.eps, self.scalars, noise)
             if self.scalars.all(bound >= wanted):
                 return wanted
+        if self._safe is not None and not self.exact:
+            return self._safe(wanted, d, form.norm(), noise, lam, self.eps)
         bound = safe_step(d, form.norm(), self.lam, self.eps, self.scalars, noise)
         if self.exact and (self.exact_only or not self.scalars.all(bound >= wanted)):
             bound = self.scalars.maximum(bound, self._exit(form))
@@ -699,12 +722,17 @@ def safe_step(
     noise : float or array
         Rounding in Lambda that is not tangent: it moves the distance to first order.
     """
+    root = safe_root(distance, norm, noise, lam, eps, scalars)
+    return scalars.minimum(root, 1.0 / (2.0 * lam)) if lam > 0 else root
+
+
+def safe_root(distance: Any, norm: Any, noise: Any, lam: Any, eps: Any, scalars: Any) -> Any:
+    """The root in :func:`safe_step`; without a branch, so that it is one kernel on a device."""
     d = scalars.maximum(distance, 0.0)
     norm = scalars.maximum(norm, 1e-30)  # any step is safe where the field vanishes
     room = scalars.maximum(eps - d, 0.0)  # rounding may put d a little above eps
     t = (lam * d * (1.0 - d) - scalars.minimum(noise, 2.0 * norm)) / norm
-    root = (t + scalars.sqrt(t * t + room)) / norm
-    return scalars.minimum(root, 1.0 / (2.0 * lam)) if lam > 0 else root
+    return (t + scalars.sqrt(t * t + room)) / norm
 
 
 def first_exit(quartic: np.ndarray) -> np.ndarray:

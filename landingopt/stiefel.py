@@ -96,7 +96,7 @@ class NewtonSchulzRun:
             if second := bound > floor and (bound > tol or 0.625 * e * e * e * (1.0 + e) <= floor):
                 self._square = kernels.matmul(delta, delta, out=self._square)
                 bound = 0.625 * e * e * e * (1.0 + e)
-            p = kernels.polynomial(delta, self._square if second else None, p)
+            p = kernels.polynomial(delta, self._square if second else None, 0.375, p)
             y, out = kernels.matmul(y, p, out=out), y
             if bound <= floor:
                 e, formed = bound, None
@@ -106,6 +106,29 @@ class NewtonSchulzRun:
                 break
         self._work = out
         return y, e, formed, e <= max(tol, floor)
+
+    def planned(self, y: Array, out: Array, expected: float, tol: float) -> Any:
+        """The passes that ||Y^H Y - I||_F <= ``expected`` < 0.9 needs; nothing is read back.
+
+        Returns ``(x, bound, delta, first)``: as :meth:`__call__`, with a bound on the distance that
+        holds where ``first``, ||Y^H Y - I||_F where the data lives, is at most ``expected``.
+        """
+        kernels, scalars = self.kernels, self._scalars
+        floor = min(500.0 * self._unit, max(tol, 4.0 * self._unit * self._columns))
+        delta, first = kernels.residual(y, self._gram)
+        e = expected if self._float else scalars.full(expected)
+        for _ in range(self.max_passes):
+            self.passes += 1
+            p, e = self._polynomial(delta, e, tol, floor)
+            y, out = kernels.matmul(y, p, out=out), y
+            if not scalars.any(e > floor):
+                delta = None
+                break
+            delta = self._gram = kernels.add_identity(kernels.cross(y, y, out=self._gram), -1.0)
+            if self._worst(e) <= tol:
+                break
+        self._work = out
+        return y, e, delta, first
 
     def stretch(self, y: Array, limit: float) -> Any:
         """||Y^H Y - I||_F, or where that is beyond ``limit`` a closer bound on ||Y^H Y - I||_2."""
@@ -144,15 +167,19 @@ class NewtonSchulzRun:
         kernels, scalars = self.kernels, self._scalars
         bound = 0.75 * e * e
         second = (bound > floor) & ((bound > tol) | (0.625 * e * e * e * (1.0 + e) <= floor))
-        p = kernels.scale(delta, -0.5, out=self._p)
-        if kernels.subsets and scalars.any(second) and not scalars.all(second):
+        some, square = scalars.any(second), None
+        weight: Any = 0.375
+        if kernels.subsets and some and not scalars.all(second):
+            self._p = kernels.polynomial(delta, None, weight, self._p)
             part = delta[second]
-            p[second] += 0.375 * (part @ part)
-        elif scalars.any(second):
-            square = self._square = kernels.matmul(delta, delta, out=self._square)
-            weight = 0.375 if self._float else np.where(second, 0.375, 0.0)
-            p = kernels.add(p, kernels.scale(square, weight, out=square), out=p)
-        self._p = kernels.add_identity(p, 1.0)
+            self._p[second] += 0.375 * (part @ part)
+        else:
+            if some:
+                square = self._square = kernels.matmul(delta, delta, out=self._square)
+                weight = (
+                    0.375 if self._float or scalars.all(second) else np.where(second, 0.375, 0.0)
+                )
+            self._p = kernels.polynomial(delta, square, weight, self._p)
         return self._p, scalars.where(second, 0.625 * e * e * e * (1.0 + e), 0.75 * e * e)
 
     def _finish(

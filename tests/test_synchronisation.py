@@ -106,23 +106,44 @@ def test_the_counter_sees_a_read():
     assert reads_per_step(lo.landing(step=Looking()), (6, 6)) == {"__float__": 1.0}
 
 
-@pytest.mark.parametrize("shape", [(6, 6), (9, 4)])
-def test_what_searches_read(shape):
-    """A search has to know f; it reads numbers a few times a trial, whatever the size."""
+SEARCHES = {
+    # reads a trial: (next to the solution, where steps are short, and on the way to it)
+    "landing": (lo.landing(), 1.0, 4.5),
+    "Armijo": (lo.riemannian(search=lo.searches.LineSearch(memory=0.0)), 1.0, 4.0),
+    "L-BFGS": (lo.landing_lbfgs(), 4.0, 9.0),
+    "conjugate gradient": (lo.landing_cg(), 3.0, 8.5),
+}
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (20, 8), (4, 9, 9), (3, 14, 6)], ids=str)
+@pytest.mark.parametrize("name", SEARCHES)
+def test_what_searches_read(name, shape):
+    """A search has to know f: one packed transfer for all numbers of a trial, whatever the size.
+
+    Where X - eta F is far from the manifold, the passes back to it are looked at, one by one.
+    """
+    method, near, far = SEARCHES[name]
     rng = np.random.default_rng(0)
     a, b = (
-        on_device(rng.standard_normal((shape[1], 12))),
-        on_device(rng.standard_normal((shape[0], 12))),
+        on_device(rng.standard_normal((*shape[:-2], rows, 15))) for rows in (shape[-1], shape[-2])
     )
     problem = lo.problems.Procrustes(a, b)
-    x0 = lo.stiefel.random(*shape, rng=1, like=a)
-    totals = []
-    for steps in (5, 25):
+
+    def run(x0, steps):
         with counted() as reads:
             result = lo.minimize(
-                problem, x0, lo.landing(), stop=lo.MaxIterations(steps), record=lo.Every(10**6)
+                problem, x0, method, stop=lo.MaxIterations(steps), record=lo.Every(10**6)
             )
-        totals.append((sum(reads.values()), result.nfev))
-    (before, first), (after, last) = totals
-    print(f"{(after - before) / (last - first):.1f} reads a trial")
-    assert (after - before) / (last - first) <= 20
+        return sum(reads.values()), result.nfev, result.x
+
+    def between(x0, first, last):
+        before, after = run(x0, first), run(x0, last)
+        return (after[0] - before[0]) / (after[1] - before[1])
+
+    x0 = lo.stiefel.random(*shape[-2:], stack=shape[:-2], rng=1, like=a)
+    found = between(x0, 0, 25)
+    close = lo.minimize(problem, x0, method, tol=1e-3).x
+    short = between(close, 3, 12)
+    print(f"{name} {shape}: {found:.2f} reads a trial, {short:.2f} close to the solution")
+    assert found <= far
+    assert short <= near + 0.01

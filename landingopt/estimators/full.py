@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from landingopt._xp import Array
@@ -22,7 +23,7 @@ class FullRun:
 
     def __init__(self, oracle: Oracle, value: bool):
         self._oracle = oracle
-        self.fill = oracle.fill_both if value else oracle.fill_gradient
+        self.fill: Callable[..., None] = oracle.fill_both if value else oracle.fill_gradient
 
     def epoch(self) -> float:
         return self._oracle.epoch()

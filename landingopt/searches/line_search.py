@@ -97,6 +97,13 @@ class LineSearchRun(SearchRun):
     def _first_trial(self, point: Point, steepest: bool) -> Any:
         return self.guess.size(self._taken if self.space.separable else point.iteration, point)
 
+    def _also(self, point: Point, direction: list[Form]) -> list[list[Any]]:
+        """What the next step will be made of."""
+        ahead = getattr(self.guess, "ahead", None)
+        if ahead is None or direction is not point.forms:
+            return []
+        return ahead(self.space, self._spare, point)
+
     def _accepts(self, point: Point, forms: list[Form], eta: Any, fall: Any) -> Any:
         slack, merit, s = (
             self._slack * self._rounding_scale(),
@@ -123,6 +130,10 @@ class LineSearchRun(SearchRun):
 
     def _update_reference(self, good: Any) -> None:
         """C and Q of Zhang and Hager."""
+        if self._heard:  # matrices of a stack that were refused are where they were
+            guess: Any = self.guess
+            s = self.space.scalars
+            guess.hear(self._spare, [s.where(good, value, 0.0) for value in self._heard])
         s, past = self.space.scalars, self.recipe.memory * self._weight
         mean = (past * self._reference + self._spare.merit) / (past + 1.0)
         self._reference = mean if good is True else s.where(good, mean, self._reference)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from landingopt import _xp
 from landingopt._xp import FLOATS, Array
 from landingopt.estimators.full import FullRun
 from landingopt.fields import FieldRun, Form
 from landingopt.moves import Move
 from landingopt.point import Point
+from landingopt.searches.reading import Trial
 from landingopt.space import Space
 from landingopt.status import Status
 from landingopt.stiefel import TOO_FAR, orthonormalized
@@ -55,6 +55,9 @@ class SearchRun:
         self.eps: float | None = None
         self.moves = [move.start(block) for block in space.blocks]
         self._point, self._spare = field.point(space), field.point(space)
+        self._trial = Trial(space, self.moves)
+        self._length: Any = 0.0  # ||F||_F of a direction that is not psi
+        self._heard: list[Any] = []  # what was read along with the last trial
         self._slack = 1e4 * space.unit_roundoff if space.unit_roundoff < 1e-10 else 1e-5
         block = space.blocks[0]
         one = len(space.blocks) == 1 and space.scalars is FLOATS
@@ -110,7 +113,9 @@ class SearchRun:
             self._reference, self._scale = point.fun, abs(point.fun)
         steepest = direction is point.forms
         slope = self._slope(point, direction, steepest)
-        if not steepest and not self.space.separable and not slope > self._least(point, direction):
+        # Below that F does not descend beyond rounding.
+        least = 1e-10 * point.gradient_norm * self._length
+        if not steepest and not self.space.separable and not slope > least:
             return self._restarted(point)
         if self.space.separable:
             return self._advance_stack(point, direction, slope, steepest)
@@ -164,27 +169,32 @@ class SearchRun:
         new.restart = True
         return new
 
-    def _least(self, point: Point, direction: list[Form]) -> Any:
-        """The slope below which F does not descend beyond rounding."""
-        return 1e-10 * point.gradient_norm * self.space.combine([f.norm() for f in direction])
-
     def _slope(self, point: Point, direction: list[Form], steepest: bool) -> Any:
-        """<psi, F>: how fast f falls along -F."""
+        """<psi, F>: how fast f falls along -F. Leaves ||F||."""
         if steepest:
+            self._length = point.gradient_norm
             return point.gradient_norm * point.gradient_norm
-        return self._along(point, direction)
+        if self._plain:
+            self._length = direction[0].norm()
+            return self._along(point, direction)
+        space = self.space
+        products = space.products(self._pair(point, direction))
+        slopes, norms = space.gather([*products, [form.norm() for form in direction]])
+        self._length = space.combine(norms)
+        return space.total(slopes)
+
+    def _pair(self, point: Point, direction: list[Form]) -> tuple[list[Array], list[Array]]:
+        return [form.array() for form in point.forms], [form.array() for form in direction]
 
     def _along(self, point: Point, direction: list[Form]) -> Any:
         """<psi, F> with the psi of any point."""
         if self._plain:
             return direction[0].block.kernels.dot(point.forms[0].array(), direction[0].array())
-        return self.space.dots(
-            ([form.array() for form in point.forms], [form.array() for form in direction])
-        )[0]
+        return self.space.dots(self._pair(point, direction))[0]
 
     def _try(self, point: Point, direction: list[Form], eta: Any, fall: Any) -> Any:
         """Move and evaluate there; True (per matrix) where all went well; None beyond the cap."""
-        new, space = self._spare, self.space
+        new = self._spare
         tol = self._needed_distance(point, fall)
         if self._plain:
             limit = _STRETCH if self._cap == math.inf else math.inf
@@ -205,53 +215,32 @@ class SearchRun:
                 merit -= 0.5 * form.kernels.dot(form.phi, delta)
             new.merit = merit
             return math.isfinite(merit) and math.isfinite(new.gradient_norm)
-        ok, deltas = self._move(point, direction, eta, tol)
-        if not space.separable and not ok:
+        normal = max((np.max(eta * each) for each in self._normals(point)), default=0.0)
+        tangent = direction is point.forms
+        self._trial.expect(point.distance_bound, eta * self._length, normal, tangent)
+        if not self._evaluated(point, direction, eta, tol):
             return False
-        self.estimator.fill(new)
-        self.field(new)
-        new.merit = self._merit(new, deltas)
-        s = space.scalars
-        return s.isfinite(new.merit) & s.isfinite(new.gradient_norm) & ok
+        ok, holds, self._heard = self._trial.read(new, self._also(point, direction))
+        if not holds:
+            self._trial.look()
+            self._evaluated(point, direction, eta, tol)
+            ok, _, self._heard = self._trial.read(new, self._also(point, direction))
+        return ok
 
-    def _move(
-        self, point: Point, direction: list[Form], eta: Any, tol: float
-    ) -> tuple[Any, list[Array | None]]:
-        new, space = self._spare, self.space
-        x, bounds, deltas = [], [], []
-        ok: Any = True
-        for i, block in enumerate(space.blocks):
-            moved = self.moves[i].apply(direction[i], eta, new.x[i], tol)
-            placed = moved.x
-            if space.frozen is not None:
-                placed = block.kernels.replace(placed, space.frozen, point.x[i])
-            x.append(placed)
-            if block.stiefel:
-                kernels = block.kernels
-                bound, fine = moved.distance, moved.ok
-                if hasattr(bound, "dtype"):  # of a retraction that leaves it with the data
-                    bound = kernels.host(bound)[0]
-                if hasattr(fine, "dtype"):
-                    fine = _xp.to_host(fine) if not isinstance(fine, np.bool_) else fine
-                bounds.append(bound)
-                ok = ok & (fine if space.separable else bool(np.all(fine)))
-            deltas.append(moved.delta)
-        new.place(x)
-        new.distance_bound = (
-            bounds[0]
-            if len(bounds) == 1 and (space.separable or type(bounds[0]) is float)
-            else float(np.sqrt(sum(np.sum(np.square(b)) for b in bounds)))
-        )
-        return ok, deltas
+    def _evaluated(self, point: Point, direction: list[Form], eta: Any, tol: float) -> bool:
+        """f, its gradient and psi at the trial, left where the data lives."""
+        new, field = self._spare, self.field
+        if not self._trial.move(point, new, direction, eta, tol):
+            return False
+        self.estimator.fill(new, False)
+        field.silent, before = True, field.silent
+        field(new)
+        field.silent = before
+        return True
 
-    def _merit(self, point: Point, deltas: list[Array | None]) -> Any:
-        merit = point.fun
-        for i, delta in enumerate(deltas):
-            if delta is not None:
-                block = self.space.blocks[i]
-                product = block.kernels.host(block.kernels.dot(point.forms[i].phi, delta))[0]
-                merit = merit - 0.5 * (product if self.space.separable else float(np.sum(product)))
-        return merit
+    def _also(self, point: Point, direction: list[Form]) -> list[list[Any]]:
+        """[quantity][block] of numbers that are needed soon, read along with the trial's."""
+        return []
 
     def _needed_distance(self, point: Point, fall: Any) -> float:
         """A small part of ||psi|| / ||Phi||; of sqrt(fall / ||Phi||) too in a monotone search.
@@ -270,17 +259,22 @@ class SearchRun:
                 closest = min(closest, _CLOSE * math.sqrt(fall / normal))
             return closest or 1e-300
         closest = self.recipe.closest
-        for form in point.forms:
-            if form.phi is not None:
-                normal = form.block.kernels.host(form.phi_norm())[0]
-                ratio = np.divide(point.gradient_norm, normal)
-                if monotone:
-                    falls = np.where(fall > 0.0, np.divide(fall, normal), np.inf)
-                    ratio = np.minimum(ratio, np.sqrt(falls))
-                if self.space.frozen is not None:
-                    ratio = np.where(self.space.frozen, np.inf, ratio)
-                closest = min(closest, _CLOSE * float(np.min(ratio)))
+        for normal in self._normals(point):
+            ratio = np.divide(point.gradient_norm, normal)
+            if monotone:
+                falls = np.where(fall > 0.0, np.divide(fall, normal), np.inf)
+                ratio = np.minimum(ratio, np.sqrt(falls))
+            if self.space.frozen is not None:
+                ratio = np.where(self.space.frozen, np.inf, ratio)
+            closest = min(closest, _CLOSE * float(np.min(ratio)))
         return closest if closest > 0.0 else 1e-300
+
+    def _normals(self, point: Point) -> list[Any]:
+        """||Phi||_F of each block with a constraint, on the host."""
+        host = self.space.gather(
+            [[f.phi_norm() if f.phi is not None else None for f in point.forms]]
+        )
+        return [normal for normal in host[0] if normal is not None]
 
     # -- after a trial ------------------------------------------------------------------------
 
@@ -293,7 +287,11 @@ class SearchRun:
             return
         refused = ~good
         new.x = [self.space.blocks[0].kernels.replace(new.x[0], refused, point.x[0])]
-        new.forms[0].keep(new.x[0], point.forms[0], refused)
+        form, old = new.forms[0], point.forms[0]
+        there = [[each] for f in (form, old) for each in (f.norm(), f.phi_norm())]
+        norm, phi, old_norm, old_phi = (each[0] for each in self.space.gather(there))
+        form.keep(new.x[0], old, refused)
+        form.known(s.where(good, norm, old_norm), s.where(good, phi, old_phi))
         for name in ("fun", "merit", "gradient_norm", "distance_bound"):
             setattr(new, name, s.where(good, getattr(new, name), getattr(point, name)))
 
@@ -379,9 +377,7 @@ class SearchRun:
         """eta, or the cap where X - eta F is too far; one NumPy matrix sees that in its move."""
         space, s = self.space, self.space.scalars
         unknown = self._cap == math.inf
-        near = (
-            eta * space.combine([f.norm() for f in direction]) <= 0.5
-        )  # the stretch is 5/4 at most
+        near = eta * self._length <= 0.5  # the stretch is 5/4 at most
         if s.any(unknown & ~np.asarray(near)):
             stretch: Any = 0.0
             for form, move in zip(direction, self.moves, strict=True):

@@ -106,10 +106,13 @@ class WolfeRun(SearchRun):
             return s.full(1.0)
         return s.divide(0.1 * space.size_p**0.5, point.gradient_norm)
 
+    def _also(self, point: Point, direction: list[Form]) -> list[list[Any]]:
+        return self.space.products(self._pair(self._spare, direction))
+
     def _accepts(self, point: Point, forms: list[Form], eta: Any, fall: Any) -> Any:
         recipe, new = self.recipe, self._spare
         slope = self.space.scalars.divide(fall, eta)
-        after = self._along(new, forms)
+        after = self._along(new, forms) if self._plain else self._heard[0]
         slack = self._slack * self._rounding_scale()
         falls = new.merit <= point.merit - recipe.decrease * fall
         falls = falls | ((new.merit <= point.merit + slack) & (-after <= 0.8 * slope))
