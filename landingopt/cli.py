@@ -708,18 +708,24 @@ _Check = Annotated[
 
 @bench.command(
     name="solvers",
-    short_help="Our methods against pymanopt's solvers, on a battery of problems.",
+    short_help="Our methods against pymanopt's solvers, on a battery of problems; --large ones.",
     epilog="""\b
 Examples:
   landingopt bench solvers --quick
   landingopt bench solvers --problems "procrustes-*,pca-500x5" --seeds 5
   landingopt bench solvers --methods landing,pymanopt-cg --tol 1e-8 --plot none
   landingopt bench solvers --check
+  landingopt bench solvers --large --quick
+  landingopt bench solvers --large --problems procrustes-300,pca-20000x10 --threads 2
 """,
 )
 def bench_solvers(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer problems, seeds and repeats: within a minute.")
+    ] = False,
+    large: Annotated[
+        bool,
+        typer.Option("--large", help="Large problems, stacks, and PyTorch's optimizers (below)."),
     ] = False,
     problems: Annotated[
         str | None, typer.Option(help="Names or patterns, comma separated.  [default: all]")
@@ -734,20 +740,38 @@ def bench_solvers(
     ] = None,
     repeats: _Repeats = None,
     tol: Annotated[
-        str, typer.Option(help="Gradient norms to reach, relative; times are of the first.")
-    ] = "1e-6,1e-10",
+        str | None,
+        typer.Option(
+            help="Gradient norms to reach, relative; times are of the first.  "
+            "[default: 1e-6,1e-10; --large one for each problem]"
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help=f"Seconds for one run.  [default: 20; --quick {_QUICK_TIMEOUT:g}]"
+            min=0.0,
+            help=f"Seconds for one run.  [default: 20; --quick {_QUICK_TIMEOUT:g}; --large 45]",
         ),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="--large: of BLAS, and of PyTorch.  [default: 1]")
+    ] = None,
     out: Annotated[
-        str, typer.Option(help='The runs as CSV; "none" for none.')
-    ] = "bench_solvers.csv",
+        str | None,
+        typer.Option(
+            "--out",
+            "--csv",
+            help='The runs as CSV; "none" for none.  [default: bench_solvers.csv; --large '
+            "bench_large.csv]",
+        ),
+    ] = None,
     plot: Annotated[
-        str, typer.Option(help='The performance profile (.png, .pdf, .svg); "none" for none.')
-    ] = "bench_solvers.png",
+        str | None,
+        typer.Option(
+            help='The figure (.png, .pdf, .svg); "none" for none.  [default: bench_solvers.png; '
+            "--large bench_large.png]"
+        ),
+    ] = None,
     check: _Check = False,
 ) -> None:
     """Solve each problem with each of our methods and of pymanopt's solvers, from the same starts.
@@ -758,13 +782,123 @@ def bench_solvers(
     second, and 1.5 times as long as its fastest one, is timed once). "x best" is the time of the
     fastest solver of pymanopt over ours, "x ideal" the same if pymanopt never evaluated anything
     twice; "products" are matrix products of our kernels in units of n p^2.
+
+    With --large: whole solves of large problems, the gradient included, "procrustes-500", "pca-1000x10"
+    or a stack such as "procrustes-200x100x100", any size. "+-" is half the distance of the quartiles,
+    "gap" f - f* over that at the start, "n p^2" the multiplications of an iteration, in that unit; then
+    the shares of an iteration's time: matrix products, factorisations, elementwise work, and Python,
+    which is all that is no array call. Then constant steps against PyTorch's optimizers, as many of the
+    same size from the same X with the same gradient: "x ours" is the time over that of the same step
+    of ours. torch-landing is the papers' step in plain PyTorch; packages that are not installed are
+    left out.
     """
     with _one_line_errors():
+        name = "bench_large" if large else "bench_solvers"
+        out = f"{name}.csv" if out is None else out
+        plot = f"{name}.png" if plot is None else plot
         csv = None if out.lower() == "none" else _writable(Path(out))
         figure = None if plot.lower() == "none" else _writable(Path(plot), figure=True)
-        settings = _bench_settings(quick, problems, methods, seeds, repeats, tol, timeout)
-        holds = _run_bench(settings, csv, figure)
+        if large:
+            if seeds is not None:
+                raise UserError("--seeds is not for --large, where each problem is one instance")
+            chosen = _large_settings(quick, problems, methods, repeats, tol, timeout, threads or 1)
+            holds = _run_large(*chosen, csv, figure)
+        else:
+            if threads is not None:
+                raise UserError("--threads is for --large; the other problems take one")
+            settings = _bench_settings(
+                quick, problems, methods, seeds, repeats, tol or "1e-6,1e-10", timeout
+            )
+            holds = _run_bench(settings, csv, figure)
     raise typer.Exit(1 if check and not holds else 0)
+
+
+def _large_settings(
+    quick: bool,
+    problems: str | None,
+    methods: str | None,
+    repeats: int | None,
+    tol: str | None,
+    timeout: float | None,
+    threads: int,
+) -> tuple[Any, Any]:
+    """Of the whole solves, and of the fixed steps."""
+    from landingopt.bench import large, large_fixed, large_problems, step
+
+    known = (*large.METHODS, *large_fixed.METHODS)
+    names = _methods_of(methods, known, "bench solvers --large")
+    try:
+        reached = None if tol is None else float(tol)
+    except ValueError:
+        raise UserError(f"--tol must be one number with --large, got {tol!r}") from None
+    if reached is not None and not 0.0 < reached < 1.0:
+        raise UserError(f"--tol must lie between 0 and 1, got {tol}")
+    try:
+        with step.blas_threads(threads):
+            pass
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    try:
+        given = None if problems is None else large_problems.chosen(_parts(problems, "--problems"))
+    except ValueError as error:
+        raise UserError(f"--problems: {error}") from None
+    solved = large_problems.QUICK_SOLVES if quick else large_problems.SOLVES
+    stepped = large_problems.QUICK_FIXED if quick else large_problems.FIXED
+    rounds = repeats or (_QUICK_REPEATS if quick else 5)
+    return (
+        large.Settings(
+            problems=given or solved,
+            methods=[name for name in names if name in large.METHODS],
+            tol=reached,
+            repeats=rounds,
+            threads=threads,
+            timeout=timeout if timeout is not None else _QUICK_TIMEOUT if quick else 45.0,
+            budget=2.0 if quick else 4.0,
+        ),
+        large_fixed.Settings(
+            problems=given or stepped,
+            methods=[name for name in names if name in large_fixed.METHODS],
+            repeats=rounds,
+            threads=threads,
+            multiplications=large_fixed.MULTIPLICATIONS * (0.1 if quick else 1.0),
+            budget=2.0 if quick else 4.0,
+        ),
+    )
+
+
+def _run_large(solved: Any, stepped: Any, csv: Path | None, figure: Path | None) -> bool:
+    """Run, print, write; True where every bound that was measured holds."""
+    from landingopt.bench import large, large_fixed, large_plot, large_tables, solvers, step
+
+    if line := solvers.busy():
+        _say(f"warning: {line}")
+    typer.echo(step.machine(step.Settings(threads=solved.threads)))
+    solves = large.run(solved, _say) if solved.methods else []
+    if solves:
+        typer.echo("\nWhole solves, the gradient included.\n")
+        typer.echo(large_tables.solves_table(solves))
+    steps = large_fixed.run(stepped, _say) if stepped.methods else []
+    if not solves and not steps:
+        raise UserError(f"nothing was run: {large_tables.notes(stepped.methods)}")
+    if steps:
+        typer.echo("\nConstant steps, the gradient included.\n")
+        typer.echo(large_tables.steps_table(steps))
+    if left := large_tables.notes(stepped.methods):
+        typer.echo(f"\n{left}")
+    typer.echo("")
+    found = large_tables.bounds(solves, steps)
+    for bound in found:
+        typer.echo(str(bound))
+    if csv is not None:
+        large_tables.write_csv([*solves, *steps], csv)
+        typer.echo(f"\nruns     {csv}")
+    if figure is not None:
+        if steps or any(row.solved for row in solves):
+            large_plot.plot(solves, steps, figure)
+            typer.echo(f"figure   {figure}")
+        else:
+            _say("no figure: nothing was solved")
+    return all(bound.holds is not False for bound in found)
 
 
 def _bench_settings(
@@ -976,9 +1110,10 @@ def bench_step(
 
     "bare" is the time of the landing's products alone, plain matrix products of different matrices into
     memory that is there: three p x p for square X, four n p^2 for tall X, the same batched for stacks.
-    "/ products" is the time of a step over it, the median of interleaved rounds, with quartiles. A step
-    is one of lo.minimize, safe step, distance and norm included; a method is left out where its step
-    takes seconds.
+    "/ products" is the time of a step over it, the median of interleaved rounds, with quartiles;
+    "/ written" over the same products with the transposes of the formulas, G X^T, X X^T and K X, where
+    BLAS is slower at the first two. A step is one of lo.minimize, safe step, distance and norm included;
+    a method is left out where its step takes seconds.
 
     "products" are matrix products counted in units of n p^2 (factorisations are not in it), "calls" the
     array calls of a step, "views" those that only look at an array in another way. "layer" are the

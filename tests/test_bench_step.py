@@ -254,6 +254,7 @@ def test_the_layer_is_what_array_calls_do_not_explain():
     here, name = task((8, 8)), "landing"
     found = {
         "products": [1.0, 2.0, 1.0],
+        "written": [2.0, 4.0, 2.0],
         name: [3e-6, 9e-6, 4e-6],
         step._calls_of(name): [1e-6, 8e-6, 2e-6],
     }
@@ -276,7 +277,7 @@ def test_methods_that_take_too_long_are_left_out(monkeypatch):
 
     def fake(here, names, settings):
         scale = step._work(here.shape) / 8**3
-        times = {"products": [1e-3 * scale] * 3}
+        times = {"products": [1e-3 * scale] * 3, "written": [1e-3 * scale] * 3}
         times |= {name: [cost[name] * scale] * 3 for name in names}
         return [step._cell(here, name, step.Counts(), times, settings) for name in names]
 
@@ -417,10 +418,11 @@ def test_default_shapes():
 
 def test_the_table_says_nothing_where_nothing_is_known():
     here = step.Task(np, (8, 8), "float64")
-    times = {"products": [1e-6, 1e-6], "QR": [2e-5, 3e-5]}
+    times = {"products": [1e-6, 1e-6], "written": [2e-6, 2e-6], "QR": [2e-5, 3e-5]}
     cell = step._cell(here, "QR", step.Counts(), times, step.Settings(methods=("QR",)))
     line = step_tables.table([cell]).splitlines()[-1].split()
-    assert line == ["8x8", "QR", "25.0", "1.00", "25.0", "22.5", "-", "27.5", "-", "-", "-", "-"]
+    assert line[:8] == ["8x8", "QR", "25.0", "1.00", "25.0", "22.5", "-", "27.5"]
+    assert line[8:] == ["12.5", "-", "-", "-", "-"]
     assert len(step_plot.plot([cell]).axes) == 1
 
 

@@ -79,10 +79,11 @@ def test_the_launches_of_a_step(launches, monkeypatch, dtype):
     """Square X: the form, the safe step and the move; each is one kernel."""
     monkeypatch.setattr(_xp, "on_accelerator", lambda x: True)
     x0, seen = lo.stiefel.random(8, rng=0, dtype=dtype), []
+    target = np.random.default_rng(1).standard_normal((8, 8)).astype(dtype)
 
     def grad(x):
         seen.append(launches.copy())
-        return x - x0[::-1]
+        return x - target
 
     problem = lo.Objective(grad=grad, shape=x0.shape)
     stop, ends_only = lo.MaxIterations(20), lo.Every(10**6)

@@ -156,6 +156,9 @@ class Cell:
         Of the bare products, the median.
     ratio, ratio_low, ratio_high : float
         Median and quartiles of what a round's step takes over the same round's bare products.
+    written_ratio : float
+        The median of a step over the same products as the formulas have them: for square X G X^H, X X^H
+        and K X, of which BLAS is slower at the first two; for tall X the bare products are written so.
     products : float
         Multiplications in matrix products, in units of n p^2 for each matrix; factorisations are not in
         it. NaN where it was not counted (on a GPU).
@@ -181,6 +184,7 @@ class Cell:
     ratio: float
     ratio_low: float
     ratio_high: float
+    written_ratio: float
     products: float
     calls: float
     views: float
@@ -243,7 +247,10 @@ class Counts:
 
 
 def _cells(task: Task, names: Sequence[str], settings: Settings) -> list[Cell]:
-    timers = {"products": timer(task.bare(), task.clock)}
+    timers = {
+        "products": timer(task.bare(), task.clock),
+        "written": timer(task.written(), task.clock),
+    }
     counts: dict[str, Counts] = {}
     methods = task.methods()
     for name in names:
@@ -285,6 +292,7 @@ def _cell(
         ratio=ratios[1],
         ratio_low=ratios[0],
         ratio_high=ratios[2],
+        written_ratio=quartiles(paired(found[name], found["written"]))[1],
         products=counts.products,
         calls=counts.calls,
         views=counts.views,
@@ -357,6 +365,21 @@ class Task:
         eta = self.step
         found = {"landing": lo.landing(step=eta, lam=0.25 / eta), "POGO": lo.pogo(eta)}
         return found | {name: lo.riemannian(move, step=eta) for name, move in MOVES.items()}
+
+    def written(self) -> Callable[[], Any]:
+        """The bare products with the transposes of the formulas."""
+        xp, (n, p) = self.xp, self.shape[-2:]
+        if n > p:
+            return self.bare()
+        matmul, x, g, y = xp.matmul, self.x, self.g, self.x.copy()
+        a, b, u = xp.empty_like(x), xp.empty_like(x), xp.empty_like(x)
+
+        def square() -> None:
+            matmul(g, _transposed(xp, x), out=a)
+            matmul(x, _transposed(xp, y), out=b)
+            matmul(a, x, out=u)
+
+        return square
 
     def bare(self) -> Callable[[], Any]:
         """The landing's products alone, plain, into memory that is there."""

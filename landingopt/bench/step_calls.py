@@ -95,11 +95,17 @@ class Tape:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``function`` of plain arrays; its arrays are handed back as counting ones."""
-        args, kwargs = _mapped(_plain, args), _mapped(_plain, kwargs)
+        args, kwargs = _mapped(plain, args), _mapped(plain, kwargs)
+        begin = time.perf_counter()
         result = function(*args, **kwargs)
+        seconds = time.perf_counter() - begin
         if self.running and _arrays((args, kwargs, result)):
-            self.made.append(Call(function, args, kwargs, result))
+            self.note(Call(function, args, kwargs, result), seconds)
         return _mapped(self.counting, result)
+
+    def note(self, call: Call, seconds: float) -> None:
+        """An array call, and what it took, while the tape runs."""
+        self.made.append(call)
 
     def counting(self, array: np.ndarray) -> Any:
         """The one counting array that stands for a plain array: the library compares identities."""
@@ -209,7 +215,8 @@ def _reporting_getter(tape: Tape, getter: Callable[..., Any]) -> Callable[..., A
     return got
 
 
-def _plain(array: np.ndarray) -> np.ndarray:
+def plain(array: np.ndarray) -> np.ndarray:
+    """What a counting array stands for; another array itself."""
     return array.plain if isinstance(array, _Counting) else array
 
 
@@ -255,8 +262,8 @@ def _is_method(value: Any) -> bool:
 
 
 @contextmanager
-def recording() -> Iterator[Tape]:
-    """A tape to which the library reports its array calls; it does not run yet.
+def recording(tape: Tape | None = None) -> Iterator[Tape]:
+    """A tape, a new one by default, to which the library reports its array calls; it does not run yet.
 
     Replaced, and restored at the end, are ``numpy`` in the library's modules, methods of ``ndarray``
     and routines of BLAS and LAPACK that a module keeps under a name or asks for, and the gradients that
@@ -274,7 +281,7 @@ def recording() -> Iterator[Tape]:
     >>> [call.name for call in tape.made], tape.calls, tape.views, tape.multiplications
     (['T', 'dot', 'multiply'], 2, 1, 16)
     """
-    tape = Tape()
+    tape = Tape() if tape is None else tape
     checked = Oracle.checked
     saved = []
 

@@ -12,8 +12,8 @@ from landingopt.bench.step import Cell, shown
 from landingopt.table import _aligned
 
 HEADER = (
-    "shape", "method", "time [us]", "bare [us]", "/ products", "quartiles", "products", "calls",
-    "views", "layer [us]",
+    "shape", "method", "time [us]", "bare [us]", "/ products", "quartiles", "/ written", "products",
+    "calls", "views", "layer [us]",
 )  # fmt: skip
 
 
@@ -31,6 +31,7 @@ def table(cells: Sequence[Cell]) -> str:
                 _digits(1e6 * cell.bare_seconds) if first else "",
                 _digits(cell.ratio),
                 f"{_digits(cell.ratio_low)} - {_digits(cell.ratio_high)}",
+                _digits(cell.written_ratio),
                 _count(cell.products),
                 _count(cell.calls),
                 _count(cell.views),

@@ -243,7 +243,8 @@ class Observer:
             or point.status is not None
             or self._timed
         ):
-            self.quiet = min(self._next, self._limit)
+            if not self._by_epoch:
+                self.quiet = min(self._next, self._limit)
             return False
         if checkpoint:
             _settle(point)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from landingopt._xp import Array, Generic
+from landingopt._xp import Array
 from landingopt.fields import Form, GradientForm
 from landingopt.point import Point
 from landingopt.space import Space
@@ -25,11 +25,8 @@ class Trial:
 
     def __init__(self, space: Space, moves: list[Any]):
         self.space, self.moves = space, moves
-        # Where reading is free the passes are looked at: they may then be fewer.
-        self._plans = [
-            isinstance(block.kernels, Generic) and hasattr(move, "planned")
-            for block, move in zip(space.blocks, moves, strict=True)
-        ]
+        # Where reading is cheap the passes are looked at: they may then be fewer.
+        self._plans = [space.accelerator and hasattr(move, "planned") for move in moves]
         self._expected, self._base, self._length = math.inf, math.inf, 0.0
         self._leak = (
             0.5  # of ||F||: about what a direction that is not psi has off the tangent space
