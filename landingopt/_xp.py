@@ -391,7 +391,6 @@ class NumpyMatrix(_NumpyArithmetic):
         )
         self._scratch: dict[tuple[int, ...], list[np.ndarray]] = {}
         self._routines: dict[str, Any] = {}
-        self._gemm: Any = None
         self._ddot = blas("dot", np.zeros(0, self.dtype).real.dtype)
 
     def add_identity(self, a: np.ndarray, t: float) -> np.ndarray:
@@ -424,15 +423,8 @@ class NumpyMatrix(_NumpyArithmetic):
         return e, self.norm(e)
 
     def gram(self, y: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        """y^H y: of a small y not by the symmetric product, which NumPy mirrors entry by entry."""
-        small = y.size * y.shape[1] <= ONE_THREAD and y.flags.c_contiguous
-        if out is None or not small:
-            return product(y.conj().T if self.complex else y.T, y, out)
-        if self._gemm is None:
-            self._gemm = blas("gemm", self.dtype)
-        # In column-major terms y is y^T, and what comes back is the transpose of y^H y.
-        self._gemm(1.0, y.T, y.T, 0.0, out.T, 0, 2 if self.complex else 1, 1)
-        return out
+        """y^H y."""
+        return product(y.conj().T if self.complex else y.T, y, out)
 
     def tangent(
         self, x: np.ndarray, g: np.ndarray, cross: np.ndarray, phi: np.ndarray, out: np.ndarray
@@ -508,6 +500,16 @@ class NumpyMatrix(_NumpyArithmetic):
             np.subtract(b[at], before_b[at], other)
             yield one, other
 
+    def corrected(
+        self, y: np.ndarray, e: np.ndarray, second: bool,
+        small: tuple[np.ndarray, np.ndarray], out: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        """Y (I - E / 2), with + 3 E^2 / 8 in the bracket where ``second``: a Newton–Schulz pass."""
+        square, work = small
+        if second:
+            square = self.matmul(e, e, out=square)
+        return self.matmul(y, self.polynomial(e, square if second else None, 0.375, work), out=out)
+
     def dot(self, a: np.ndarray, b: np.ndarray) -> float:
         """Re <a, b> over all entries."""
         if self.complex:
@@ -561,6 +563,53 @@ class NumpyMatrix(_NumpyArithmetic):
 
     def host(self, *values: float) -> tuple[float, ...]:
         return values
+
+
+class SmallMatrix(NumpyMatrix):
+    """A matrix so small that calls count: sums are left to BLAS's alpha A B + beta C.
+
+    In column-major terms, which BLAS has, an array in rows is its transpose. All ``out`` are in rows.
+    """
+
+    def __init__(self, like: np.ndarray):
+        super().__init__(like)
+        self._gemm: Any = blas("gemm", like.dtype)
+        self._turn = 2 if self.complex else 1
+
+    def gram(self, y: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        if out is None:
+            return super().gram(y, out)
+        y_t = y.T
+        self._gemm(1.0, y_t, y_t, 0.0, out.T, 0, self._turn, 1)
+        return out
+
+    def tangent(
+        self, x: np.ndarray, g: np.ndarray, cross: np.ndarray, phi: np.ndarray, out: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        gemm, x_t, cross_t = self._gemm, x.T, cross.T
+        gemm(0.5, g.T, x_t, 0.0, cross_t, 0, self._turn, 1)
+        phi[...] = cross_t
+        if self.complex:
+            np.conjugate(phi, phi)
+        np.add(phi, cross, phi)
+        out[...] = g
+        gemm(-1.0, phi.T, x_t, 1.0, out.T, 0, 0, 1)
+        return phi, out, self.norm(out)
+
+    def corrected(
+        self, y: np.ndarray, e: np.ndarray, second: bool,
+        small: tuple[np.ndarray, np.ndarray], out: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        gemm, e_t = self._gemm, e.T
+        out[...] = y
+        if not second:
+            gemm(-0.5, e_t, y.T, 1.0, out.T, 0, 0, 1)
+            return out
+        work = small[1]
+        work[...] = e
+        gemm(0.375, e_t, e_t, -0.5, work.T, 0, 0, 1)
+        gemm(1.0, work.T, y.T, 1.0, out.T, 0, 0, 1)
+        return out
 
 
 class NumpyStack(_NumpyArithmetic):
@@ -874,7 +923,13 @@ def synchronize(x: Array) -> None:
 def kernels(like: Array, batch: tuple[int, ...]) -> Any:
     """The kernels that serve arrays like this one."""
     if isinstance(like, np.ndarray):
-        return NumpyStack(like, batch) if batch else NumpyMatrix(like)
+        if batch:
+            return NumpyStack(like, batch)
+        if like.ndim == 2:
+            n, p = max(like.shape), min(like.shape)
+            if n * p * p <= ONE_THREAD or (n == p and p <= direct_columns()):
+                return SmallMatrix(like)
+        return NumpyMatrix(like)
     if array_api_compat.is_cupy_array(like):
         from landingopt._cuda import CupyKernels
 

@@ -78,7 +78,7 @@ class NewtonSchulzRun:
         self, y: Array, out: Array, tol: float, floor: float, limit: float
     ) -> tuple[Array, float, Any, bool]:
         """The same for one NumPy matrix, with Python's floats."""
-        kernels, gram, p = self.kernels, self._gram, self._p
+        kernels, gram, small = self.kernels, self._gram, (self._square, self._p)
         delta, e = kernels.residual(y, gram)
         if e > limit:
             bound = self._spectral_bound(delta)
@@ -94,10 +94,8 @@ class NewtonSchulzRun:
             bound = 0.75 * e * e
             # E^2 where it saves a pass, or the next Gram matrix.
             if second := bound > floor and (bound > tol or 0.625 * e * e * e * (1.0 + e) <= floor):
-                self._square = kernels.matmul(delta, delta, out=self._square)
                 bound = 0.625 * e * e * e * (1.0 + e)
-            p = kernels.polynomial(delta, self._square if second else None, 0.375, p)
-            y, out = kernels.matmul(y, p, out=out), y
+            y, out = kernels.corrected(y, delta, second, small, out), y
             if bound <= floor:
                 e, formed = bound, None
                 break

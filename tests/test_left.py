@@ -174,6 +174,39 @@ def test_the_step_reads_what_it_is_given(rng):
         np.testing.assert_allclose(made.step(copy, 0.01, np.empty_like(x)), exact, atol=1e-13)
 
 
+@pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 7), (40, 40), (9, 4), (30, 1)], ids=str)
+def test_small_matrices_by_blas_are_numpys(rng, shape, dtype, scale):
+    """The tangent, the Gram matrix and a Newton–Schulz pass, each to a few units of rounding."""
+    if dtype in ("float32", "complex64"):
+        scale = scale**0.2
+    x, g = start(rng, shape, dtype, 1e-2), (normal(rng, shape, dtype) * scale).astype(dtype)
+    plain, small = _xp.NumpyMatrix(x), _xp.SmallMatrix(x)
+    assert type(_xp.kernels(x, ())) is _xp.SmallMatrix
+    p, unit = shape[1], 20 * shape[0] * np.finfo(dtype).eps
+
+    def memory(*sizes):
+        return [np.full(size, np.nan, dtype) for size in sizes]  # nothing of it may be read
+
+    square = (p, p)
+    before = x.copy(), g.copy()
+    for a, b in zip(
+        plain.tangent(x, g, *memory(square, square, shape)),
+        small.tangent(x, g, *memory(square, square, shape)),
+    ):
+        np.testing.assert_allclose(b, a, rtol=1e-12, atol=unit * np.abs(g).max())
+    (e,) = memory(square)
+    np.testing.assert_allclose(small.gram(x, e), plain.gram(x, None), atol=unit)
+    e = (e - np.eye(p)).astype(dtype)
+    for second in (False, True):
+        exact = x @ (np.eye(p) - e / 2 + (0.375 * (e @ e) if second else 0.0))
+        for kernels in (plain, small):
+            found = kernels.corrected(x, e.copy(), second, memory(square, square), *memory(shape))
+            np.testing.assert_allclose(found, exact, atol=unit)
+    np.testing.assert_array_equal(before, (x, g))
+
+
 @pytest.mark.parametrize("variable", _cores.VARIABLES)
 def test_who_asks_blas_for_threads_asks_us(monkeypatch, variable):
     import sys
