@@ -7,6 +7,7 @@ cuBLAS's, of stacks with strides. Nothing here reads a number back.
 from __future__ import annotations
 
 import functools
+import logging
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -53,13 +54,31 @@ class Formulas:
         self.left_form, self.skewed, self.symmetric = fuse(left_form), fuse(skewed), fuse(symmetric)
         self.stepped, self.polynomial = fuse(stepped), fuse(polynomial)
 
+    def try_out(self, xp: ModuleType) -> None:
+        """Run each of them once, on complex and on real numbers."""
+        for dtype in (np.complex64, np.float32):
+            a, number = xp.eye(2, dtype=dtype), dtype(0.5)
+            self.left_form(a, a.T, a, a, number)
+            self.skewed(a, a.T)
+            self.symmetric(a, a.T, number)
+            self.stepped(a, a, number)
+            self.polynomial(a, a, a, number, number)
+        one = xp.ones((), dtype=np.float64)
+        self.safe(0.5, one, one, 0.0, 1.0, 0.5, 0.5)
+
 
 @functools.cache
 def formulas() -> Formulas:
-    """Compiled once, at their first use with a dtype."""
+    """Compiled once, at their first use with a dtype; plain where CuPy cannot."""
     import cupy
 
-    return Formulas(cupy, cupy.fuse)
+    compiled = Formulas(cupy, cupy.fuse)
+    try:
+        compiled.try_out(cupy)
+    except Exception as error:  # whatever its compiler raises
+        logging.getLogger("landingopt").warning("cupy.fuse failed, steps are slower: %s", error)
+        return Formulas(cupy, lambda function: function)
+    return compiled
 
 
 class CupyKernels(Generic):
@@ -103,7 +122,7 @@ class CupyKernels(Generic):
         if not self._single:
             return super().norm(a)
         wide = a.astype(np.complex128 if self.complex else np.float64)
-        return self.xp.linalg.norm(wide.reshape((*self.batch, -1)), axis=-1)
+        return self.xp.linalg.vector_norm(wide.reshape((*self.batch, -1)), axis=-1)
 
     def safe(self, wanted: Any, d: Array, norm: Array, noise: Any, lam: float, eps: float) -> Array:
         """The step that is wanted, or the safe one: :func:`landingopt.steps.safe_step`."""

@@ -53,6 +53,7 @@ class NewtonSchulzRun:
         tol: float,
         floor: float | None = None,
         limit: float = math.inf,
+        known: Any = None,
     ) -> Any:
         """Run passes (at least one) until ||Y^H Y - I||_F <= tol.
 
@@ -61,13 +62,14 @@ class NewtonSchulzRun:
         where it is below ``floor`` and was not formed, and whether ``tol`` was reached, the last
         two per matrix. For one NumPy matrix with ||Y^H Y - I||_2 > ``limit`` no pass is
         made: ``delta`` is TOO_FAR, and the distance a bound on that norm, ||(Y^H Y - I)^2||_F^(1/2).
+        ``known`` is (Y^H Y - I, its norm), where :meth:`stretch` has just formed them.
         """
         scalars = self._scalars
         if floor is None:  # below it a bound replaces the Gram matrix; never coarser than tol
             floor = min(500.0 * self._unit, max(tol, 4.0 * self._unit * self._columns))
         if self._plain:
             return self._one(y, out, tol, floor, limit)
-        delta, e = self._residual(y)
+        delta, e = self._residual(y) if known is None else known
         if scalars.any(e > 0.9):
             y, delta, e = self._scaled(y, delta, e)
         y, out, e, formed = self._passes(y, out, delta, e, tol, floor)
@@ -128,11 +130,13 @@ class NewtonSchulzRun:
         self._work = out
         return y, e, delta, first
 
-    def stretch(self, y: Array, limit: float) -> Any:
-        """||Y^H Y - I||_F, or where that is beyond ``limit`` a closer bound on ||Y^H Y - I||_2."""
+    def stretch(self, y: Array, limit: float) -> tuple[Any, Array, Any]:
+        """A bound on ||E||_2, closer where ||E||_F > ``limit``; E = Y^H Y - I, and ||E||_F."""
         delta, e = self._residual(y)
         beyond = e > limit
-        return self._scalars.where(beyond, self._spectral_bound(delta), e) if np.any(beyond) else e
+        if not np.any(beyond):
+            return e, delta, e
+        return self._scalars.where(beyond, self._spectral_bound(delta), e), delta, e
 
     def _spectral_bound(self, delta: Array) -> Any:
         """||E||_2 <= ||E^2||_F^(1/2)."""

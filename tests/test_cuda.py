@@ -1,5 +1,6 @@
 """CuPy's kernels with NumPy in CuPy's place, and on a device where there is one."""
 
+import sys
 from collections import Counter
 
 import numpy as np
@@ -106,6 +107,27 @@ def test_norms_keep_the_range_of_the_dtype(rng, dtype, scale, batch):
     )
     wanted = np.linalg.norm((a / scale).reshape(*batch, -1), axis=-1) * scale
     np.testing.assert_allclose(kernels.norm(a.astype(dtype)), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_compiler_that_fails_costs_speed_only(monkeypatch, caplog, works):
+    class Cupy:
+        float64, conj, minimum, maximum, sqrt = np.float64, np.conj, np.minimum, np.maximum, np.sqrt
+        eye, ones = staticmethod(np.eye), staticmethod(np.ones)
+
+        @staticmethod
+        def fuse(function):
+            def failing(*arguments):
+                raise RuntimeError("no compiler")
+
+            return function if works else failing
+
+    monkeypatch.setitem(sys.modules, "cupy", Cupy)
+    _cuda.formulas.cache_clear()
+    found = _cuda.formulas().skewed(np.ones((2, 2)), np.ones((2, 2)))
+    _cuda.formulas.cache_clear()
+    np.testing.assert_array_equal(found, 0.0)
+    assert ("no compiler" in caplog.text) != works
 
 
 @pytest.mark.parametrize("lam", [0.0, 1.0, 30.0])

@@ -388,4 +388,5 @@ class SearchRun:
                     stretch = s.maximum(stretch, value)
             beyond = unknown & (stretch > _STRETCH)
             self._cap = s.where(beyond, eta * s.sqrt(s.divide(_STRETCH, stretch)), self._cap)
-        return s.minimum(eta, self._cap)
+        # Itself where it is not cut: the move then knows that it has looked there.
+        return s.minimum(eta, self._cap) if s.any(eta > self._cap) else eta
