@@ -147,3 +147,56 @@ def test_what_searches_read(name, shape):
     print(f"{name} {shape}: {found:.2f} reads a trial, {short:.2f} close to the solution")
     assert found <= far
     assert short <= near + 0.01
+
+
+def test_a_direction_that_leaves_the_tangent_space_is_looked_at(monkeypatch):
+    """What was expected of a planned trial is held against what is read; a wrong guess costs a trial."""
+    from landingopt.searches.reading import Trial
+
+    rng = np.random.default_rng(0)
+    a, b = (on_device(rng.standard_normal((rows, 15))) for rows in (6, 12))
+    problem = lo.problems.Procrustes(a, b)
+    x0 = lo.stiefel.random(12, 6, rng=1, like=a)
+    honest, verdicts = Trial._held, []
+    expect = Trial.expect
+
+    def too_little(self, *arguments):
+        expect(self, *arguments)
+        self._expected *= 1e-3
+
+    def held(self, first):
+        verdicts.append(honest(self, first) if first else None)
+        return verdicts[-1] in (None, True)
+
+    fair = lo.minimize(problem, x0, lo.landing_lbfgs(), tol=1e-9)
+    monkeypatch.setattr(Trial, "expect", too_little)
+    monkeypatch.setattr(Trial, "_held", held)
+    result = lo.minimize(problem, x0, lo.landing_lbfgs(), tol=1e-9)
+    assert False in verdicts and result.success and result.distance <= 1e-8
+    assert result.feasible_fun == pytest.approx(fair.feasible_fun, rel=1e-10)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_matrix_that_is_not_finite_leaves_the_others_alone(bad):
+    rng = np.random.default_rng(0)
+    target = rng.standard_normal((4, 7, 3))
+    broken = target.copy()
+    broken[2, 0, 0] = bad
+    runs = [
+        lo.minimize(
+            lo.Objective(
+                lambda x, t=on_device(t): -strict.sum(x * t, axis=(-2, -1)),
+                lambda x, t=on_device(t): -1.0 * t,
+                shape=target.shape,
+                like=on_device(target),
+            ),
+            lo.stiefel.random(7, 3, stack=(4,), rng=1, like=on_device(target)),
+            tol=1e-8,
+            on_failure="return",
+        )
+        for t in (target, broken)
+    ]
+    fine = [0, 1, 3]
+    assert all(lo.Status(code).success for code in runs[1].status[fine])
+    np.testing.assert_allclose(runs[1].feasible_fun[fine], runs[0].feasible_fun[fine], rtol=1e-9)
+    assert not lo.Status(runs[1].status[2]).success

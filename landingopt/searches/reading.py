@@ -28,9 +28,8 @@ class Trial:
         # Where reading is cheap the passes are looked at: they may then be fewer.
         self._plans = [space.accelerator and hasattr(move, "planned") for move in moves]
         self._expected, self._base, self._length = math.inf, math.inf, 0.0
-        self._leak = (
-            0.5  # of ||F||: about what a direction that is not psi has off the tangent space
-        )
+        # Of ||F||: about what a direction that is not psi has off the tangent space.
+        self._leak = 0.5
         self._deltas: list[Array | None] = []
         self._bounds: list[Any] = []
         self._fine: list[Any] = []  # True, or whether the move went well, where the data lives
@@ -70,11 +69,9 @@ class Trial:
             self._fine.append(fine if block.stiefel else True)
             self._first.append(first)
         new.place(x)
-        there = any(
-            hasattr(fine, "dtype") and not isinstance(fine, np.generic | np.ndarray)
-            for fine in self._fine
-        )
-        return space.separable or there or bool(np.all([np.all(fine) for fine in self._fine]))
+        # What lives elsewhere is read with everything else.
+        here = [fine for fine in self._fine if isinstance(fine, (bool, np.bool_, np.ndarray))]
+        return space.separable or all(bool(np.all(fine)) for fine in here)
 
     def read(self, new: Point, also: list[list[Any]]) -> tuple[Any, bool, list[Any]]:
         """Numbers of ``new``, evaluated and with its field, in one transfer.
@@ -115,16 +112,19 @@ class Trial:
             if space.separable
             else float(np.sqrt(sum(np.sum(np.square(bound)) for bound in known)))
         )
-        holds = self._held([float(np.max(each)) for each in first if each is not None])
+        holds = self._held([each for each in first if each is not None])
         ok: Any = np.asarray(fine[0]) != 0 if space.separable else all(np.all(f) for f in fine)
         s = space.scalars
         ok = s.isfinite(new.merit) & s.isfinite(new.gradient_norm) & ok
         return ok, holds, [space.total(values) for values in more]
 
-    def _held(self, found: list[float]) -> bool:
+    def _held(self, first: list[Any]) -> bool:
         """Is what was found no more than was expected; learns for the next trial."""
-        if not found:
+        found = np.ravel(first)
+        found = found[np.isfinite(found)]  # of a matrix that is not, no number is
+        if not found.size:
             return True
+        worst = float(found.max())
         if self._length:
-            self._leak = max(2.0 * (max(found) - self._base) / self._length, 0.5 * self._leak)
-        return max(found) <= self._expected
+            self._leak = max(2.0 * (worst - self._base) / self._length, 0.5 * self._leak)
+        return worst <= self._expected
