@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from landingopt import _xp
+from landingopt import _numpy, _xp
 from landingopt._xp import Array
 
 
@@ -25,7 +25,7 @@ def factor(
     LAPACK's iterations raise, or never end, where a number is not finite; and one matrix that is
     not positive definite makes a library refuse a whole stack.
     """
-    if isinstance(kernels, _xp.NumpyMatrix):
+    if isinstance(kernels, _numpy.NumpyMatrix):
         return _factor_one(kernels, routine, a, limit)
     xp, device, shape = _xp.namespace(a), _xp.device_of(a), tuple(a.shape)
 
@@ -45,7 +45,7 @@ def factor(
 
 
 def _factor_one(
-    kernels: _xp.NumpyMatrix, routine: Callable[[Array], Any], a: np.ndarray, limit: float
+    kernels: _numpy.NumpyMatrix, routine: Callable[[Array], Any], a: np.ndarray, limit: float
 ) -> tuple[Any, bool]:
     """The same for one NumPy matrix."""
     if kernels.norm(a) < limit:
@@ -71,7 +71,7 @@ _SMALL = 1024
 
 def svd(kernels: Any, a: Array) -> tuple[Array, Array, Array]:
     """(U, s, V^H) of A = U diag(s) V^H, thin."""
-    if isinstance(kernels, _xp.NumpyMatrix) and a.size <= _SMALL:
+    if isinstance(kernels, _numpy.NumpyMatrix) and a.size <= _SMALL:
         # Row-major A is column-major A^T = conj(V) diag(s) U^T, of which LAPACK gives the transpose.
         v, s, uh, failed = kernels.lapack("gesdd")(a.T, 1, 0)
         if failed == 0:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from landingopt import _cores, _xp
+from landingopt import _blas, _cores, _numpy
 from landingopt._xp import Array
 
 
@@ -72,7 +72,7 @@ class NumpyLeft(Left):
         "_high", "_low", "_number", "_ones", "_other",
     )  # fmt: skip
 
-    def __init__(self, kernels: _xp.NumpyMatrix, shape: tuple[int, ...], ratio: float | None):
+    def __init__(self, kernels: _numpy.NumpyMatrix, shape: tuple[int, ...], ratio: float | None):
         super().__init__(kernels, shape, ratio)
         p = shape[-1]
         # What holds nothing from call to call is shared by the points of a run: fewer cache misses.
@@ -94,7 +94,7 @@ class NumpyLeft(Left):
 
     def update(self, x: np.ndarray, g: np.ndarray) -> tuple[float | None, float | None]:
         k, work, adjoint = self.k, self._work, self._adjoint_of(x)
-        _xp.product(g, adjoint, work)
+        _blas.product(g, adjoint, work)
         other = self._other
         other[...] = work.T  # copied: an operation on the transpose is slower than both
         if self._complex:
@@ -122,7 +122,7 @@ class NumpyLeft(Left):
         return self._measured(x, self._adjoint_of(x))
 
     def _measured(self, x: np.ndarray, adjoint: np.ndarray) -> float:
-        _xp.product(x, adjoint, self.delta)
+        _blas.product(x, adjoint, self.delta)
         diagonal, flat = self._diagonal_delta, self._flat_delta
         np.subtract(diagonal, self._ones, diagonal)
         return self.kernels.length(flat, self.delta)
@@ -135,7 +135,7 @@ class NumpyLeft(Left):
         self._number[()] = -t
         np.multiply(self.k, self._number, work)
         np.add(diagonal, self._ones, diagonal)
-        return _xp.product(work, x, out)
+        return _blas.product(work, x, out)
 
 
 class SmallLeft(NumpyLeft):
@@ -146,12 +146,12 @@ class SmallLeft(NumpyLeft):
 
     __slots__ = ("_axpy", "_dot", "_gemm", "_place", "_place_t", "_share", "_views", "_x", "_x_t")
 
-    def __init__(self, kernels: _xp.NumpyMatrix, shape: tuple[int, ...], ratio: float):
+    def __init__(self, kernels: _numpy.NumpyMatrix, shape: tuple[int, ...], ratio: float):
         super().__init__(kernels, shape, ratio)
         self.unit, self._share = ratio, 1.0 / ratio
-        self._gemm = _xp.blas("gemm", kernels.dtype)
+        self._gemm = _blas.blas("gemm", kernels.dtype)
         real = self.k.real.dtype
-        self._axpy, self._dot = _xp.blas("axpy", real), _xp.blas("dot", real)
+        self._axpy, self._dot = _blas.blas("axpy", real), _blas.blas("dot", real)
         # Column-major, as BLAS has it.
         self._views = self._adjoint.T, self._work.T, self.k.T, self.delta.T
         # X lives in one of two buffers and the step leads to the other: their views are kept.
@@ -208,11 +208,11 @@ class StackLeft(Left):
 
     __slots__ = ("_ranges", "_rows", "_squares")
 
-    def __init__(self, kernels: _xp.NumpyStack, shape: tuple[int, ...], ratio: float | None):
+    def __init__(self, kernels: _numpy.NumpyStack, shape: tuple[int, ...], ratio: float | None):
         super().__init__(kernels, shape, ratio)
         p, count = shape[-1], math.prod(shape[:-2])
         threads = 1
-        if p**3 <= _xp.ONE_THREAD and self.k.nbytes >= _SHARED:
+        if p**3 <= _blas.ONE_THREAD and self.k.nbytes >= _SHARED:
             threads = min(_cores.count(), count)
         share = -(-count // threads)
         most = _PIECE // max(1, p * p * self.k.itemsize)
@@ -311,10 +311,10 @@ def _squares(a: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def left(kernels: Any, shape: tuple[int, ...], ratio: float | None) -> Left:
     """What serves these kernels."""
-    if isinstance(kernels, _xp.NumpyStack):
+    if isinstance(kernels, _numpy.NumpyStack):
         return StackLeft(kernels, shape, ratio)
-    if not isinstance(kernels, _xp.NumpyMatrix):
+    if not isinstance(kernels, _numpy.NumpyMatrix):
         return Left(kernels, shape, ratio)
-    if ratio is not None and ratio >= 1.0 and shape[-1] <= _xp.direct_columns():
+    if ratio is not None and ratio >= 1.0 and shape[-1] <= _blas.direct_columns():
         return SmallLeft(kernels, shape, ratio)
     return NumpyLeft(kernels, shape, ratio)

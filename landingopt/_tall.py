@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from landingopt import _xp
+from landingopt import _blas, _numpy
 
 
 class Tall:
@@ -30,7 +30,7 @@ class Tall:
         "kernels",
     )  # fmt: skip
 
-    def __init__(self, kernels: _xp.NumpyMatrix, p: int, ratio: float):
+    def __init__(self, kernels: _numpy.NumpyMatrix, p: int, ratio: float):
         self.kernels, self._ratio, self._complex = kernels, ratio, kernels.complex
         square = (p, p)
         self.gram, self.delta, self._cross, self.b = (kernels.empty(square) for _ in range(4))
@@ -44,7 +44,7 @@ class Tall:
         self.distance = self.cross_norm = 0.0
 
     def update(self, x: np.ndarray, g: np.ndarray) -> None:
-        product, number = _xp.product, self._number
+        product, number = _blas.product, self._number
         self.kernels.gram(x, self.gram)
         product(g.conj().T if self._complex else g.T, x, self._cross)
         delta, diagonal = self.delta, self._delta_diagonal
@@ -96,6 +96,6 @@ class Tall:
             np.add(diagonal, self._ones, diagonal)
         np.multiply(self.gram, number, self._scaled)
         (work,) = self.kernels.scratch(x.shape, 1)
-        _xp.product(x, factor, out)
-        _xp.product(g, self._scaled, work)
+        _blas.product(x, factor, out)
+        _blas.product(g, self._scaled, work)
         return np.add(out, work, out)

@@ -33,9 +33,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from landingopt._left import left
+from landingopt._numpy import NumpyMatrix
 from landingopt._parts import check_part
 from landingopt._tall import Tall
-from landingopt._xp import Array, NumpyMatrix
+from landingopt._xp import Array
 from landingopt.point import Point
 from landingopt.space import Block, Space
 

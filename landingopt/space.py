@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from landingopt import _xp
+from landingopt import _numpy, _xp
 from landingopt._xp import FLOATS, Array, ArrayScalars
 from landingopt.objectives import Shapes, Stiefel, Variable
 
@@ -84,7 +84,7 @@ class Space:
         self.size_p = sum(b.p * math.prod(b.batch) for b in self.blocks if b.stiefel) or 1
         self._one = (
             self.blocks[0].kernels
-            if len(self.blocks) == 1 and isinstance(self.blocks[0].kernels, _xp.NumpyMatrix)
+            if len(self.blocks) == 1 and isinstance(self.blocks[0].kernels, _numpy.NumpyMatrix)
             else None
         )
 
@@ -135,7 +135,7 @@ class Space:
             part = object.__new__(Space)
             part.__dict__.update(self.__dict__)
             part.blocks = [block]
-            part._one = block.kernels if isinstance(block.kernels, _xp.NumpyMatrix) else None
+            part._one = block.kernels if isinstance(block.kernels, _numpy.NumpyMatrix) else None
             parts.append(part)
         return parts
 
@@ -194,7 +194,7 @@ class Space:
 
     @property
     def matrix_kernels(self) -> bool:
-        return any(isinstance(block.kernels, _xp.NumpyMatrix) for block in self.blocks)
+        return any(isinstance(block.kernels, _numpy.NumpyMatrix) for block in self.blocks)
 
     def dots(self, *pairs: tuple[list[Array], list[Array]]) -> tuple[Any, ...]:
         """Re <u, v> for each pair, as numbers on the host; one transfer from a device."""

@@ -16,8 +16,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from landingopt import _xp
+from landingopt._numpy import NumpyMatrix
 from landingopt._parts import check_part
-from landingopt._xp import FLOATS, Array, NumpyMatrix
+from landingopt._xp import FLOATS, Array
 from landingopt.point import Point
 
 

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 import landingopt as lo
-from landingopt import _xp, cli
-from landingopt._xp import NumpyMatrix
+from landingopt import _blas, cli
+from landingopt._numpy import NumpyMatrix
 from landingopt.bench import battery, profile, runs, solvers, summary, tables
 from landingopt.bench.products import counted_products
 from landingopt.bench.summary import Record
@@ -288,7 +288,7 @@ class TestProducts:
 
     def test_everything_is_restored(self):
         def kernels():
-            return [_xp.product, dict(vars(Clock))]
+            return [_blas.product, dict(vars(Clock))]
 
         def broken():
             with counted_products():

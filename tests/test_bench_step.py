@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import landingopt as lo
-from landingopt import _xp
+from landingopt import _blas, _xp
 from landingopt.bench import step, step_plot, step_tables
 from landingopt.bench.products import counted_products
 from landingopt.bench.step_calls import Replay, _carried, recording
@@ -110,10 +110,10 @@ def test_views_are_told_apart():
 
 
 def test_recording_leaves_nothing_behind():
-    product, checked = _xp.product, lo.oracle.Oracle.checked
+    product, checked = _blas.product, lo.oracle.Oracle.checked
     here = task((6, 6))
     step.recorded(here, here.methods()["QR"])
-    assert _xp.np is np and _xp.product is product
+    assert _xp.np is np and _blas.product is product
     assert lo.oracle.Oracle.checked is checked
     assert type(lo.minimize(lo.problems.Procrustes.random(4, rng=0), rng=0).x) is np.ndarray
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference as ref
 
-from landingopt import _xp
+from landingopt import _blas
 from landingopt.fields import (
     BetaMetric,
     Canonical,
@@ -409,8 +409,8 @@ def test_the_left_form_has_every_scale(rng, shape, dtype, scale):
 def test_without_a_normal_term_the_gram_matrix_waits_until_it_is_read(rng, monkeypatch):
     """Square x: G X^H alone; the distance, where somebody asks, is right."""
     x, g = data(rng, (6, 6), "float64", 0.37)
-    products, product = [], _xp.product
-    monkeypatch.setattr(_xp, "product", lambda *a: products.append(1) or product(*a))
+    products, product = [], _blas.product
+    monkeypatch.setattr(_blas, "product", lambda *a: products.append(1) or product(*a))
     form = form_at(Field(normal=None), x, g)
     assert len(products) == 1
     form.moved(0.1, np.empty((6, 6)))

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from landingopt import _cores, _xp
+from landingopt import _blas, _cores, _numpy, _xp
 from landingopt import _left as left
 
 DTYPES = ("float64", "float32", "complex128", "complex64")
@@ -182,8 +182,8 @@ def test_small_matrices_by_blas_are_numpys(rng, shape, dtype, scale):
     if dtype in ("float32", "complex64"):
         scale = scale**0.2
     x, g = start(rng, shape, dtype, 1e-2), (normal(rng, shape, dtype) * scale).astype(dtype)
-    plain, small = _xp.NumpyMatrix(x), _xp.SmallMatrix(x)
-    assert type(_xp.kernels(x, ())) is _xp.SmallMatrix
+    plain, small = _numpy.NumpyMatrix(x), _numpy.SmallMatrix(x)
+    assert type(_xp.kernels(x, ())) is _numpy.SmallMatrix
     p, unit = shape[1], 20 * shape[0] * np.finfo(dtype).eps
 
     def memory(*sizes):
@@ -217,7 +217,7 @@ def test_who_asks_blas_for_threads_asks_us(monkeypatch, variable):
     assert _cores.asked() is None and _cores.count() >= 1
     monkeypatch.setenv(variable, "1")
     assert _cores.asked() == 1 == _cores.count()
-    assert _xp.direct_columns() == 128
+    assert _blas.direct_columns() == 128
     monkeypatch.setenv(variable, "many")
     assert _cores.asked() is None
 

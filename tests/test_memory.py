@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import landingopt as lo
-from landingopt._xp import _PIECE
+from landingopt._numpy import _PIECE
 
 
 def memory_of(method, shape, dtype="float64", first=10, last=20):

@@ -182,20 +182,19 @@ def test_one_matrix_that_is_not_finite_leaves_the_others_alone(bad):
     target = rng.standard_normal((4, 7, 3))
     broken = target.copy()
     broken[2, 0, 0] = bad
-    runs = [
-        lo.minimize(
-            lo.Objective(
-                lambda x, t=on_device(t): -strict.sum(x * t, axis=(-2, -1)),
-                lambda x, t=on_device(t): -1.0 * t,
-                shape=target.shape,
-                like=on_device(target),
-            ),
-            lo.stiefel.random(7, 3, stack=(4,), rng=1, like=on_device(target)),
-            tol=1e-8,
-            on_failure="return",
+
+    def run(t):
+        there = on_device(t)
+        problem = lo.Objective(
+            lambda x: -strict.sum(x * there, axis=(-2, -1)),
+            lambda x: -1.0 * there,
+            shape=t.shape,
+            like=there,
         )
-        for t in (target, broken)
-    ]
+        x0 = lo.stiefel.random(7, 3, stack=(4,), rng=1, like=there)
+        return lo.minimize(problem, x0, tol=1e-8, on_failure="return")
+
+    runs = [run(target), run(broken)]
     fine = [0, 1, 3]
     assert all(lo.Status(code).success for code in runs[1].status[fine])
     np.testing.assert_allclose(runs[1].feasible_fun[fine], runs[0].feasible_fun[fine], rtol=1e-9)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import landingopt as lo
-from landingopt import _xp
+from landingopt import _numpy
 from landingopt._tall import Tall
 
 
@@ -39,7 +39,7 @@ def test_it_is_the_formula_and_the_bound_is_a_bound(dtype, seed):
     h = gaussian(rng, (p, p), dtype)
     g = (normal * x @ (h + h.conj().T) + tangent * gaussian(rng, (n, p), dtype)).astype(dtype)
     ratio = float(10.0 ** rng.uniform(-4, 4))
-    tall = Tall(_xp.NumpyMatrix(x), p, ratio)
+    tall = Tall(_numpy.NumpyMatrix(x), p, ratio)
     tall.update(x, g)
     wide = [a.astype(np.result_type(dtype, np.float64)) for a in (x, g)]
     f = formula(*wide, ratio)
@@ -56,7 +56,7 @@ def test_it_is_the_formula_and_the_bound_is_a_bound(dtype, seed):
 def test_next_to_the_manifold_the_bound_is_tight():
     rng = np.random.default_rng(0)
     x, g = at_distance(rng, 12, 5, 1e-3, "float64"), gaussian(rng, (12, 5), "float64")
-    tall = Tall(_xp.NumpyMatrix(x), 5, 2.0)
+    tall = Tall(_numpy.NumpyMatrix(x), 5, 2.0)
     tall.update(x, g)
     assert tall.bound(g) == pytest.approx(np.linalg.norm(formula(x, g, 2.0)), rel=0.01)
 
@@ -65,7 +65,7 @@ def test_next_to_the_manifold_the_bound_is_tight():
 def test_the_bound_neither_overflows_nor_vanishes(scale):
     rng = np.random.default_rng(0)
     x, g = at_distance(rng, 8, 3, 1e-6, "float64"), gaussian(rng, (8, 3), "float64")
-    one, other = (Tall(_xp.NumpyMatrix(x), 3, 0.0) for _ in range(2))
+    one, other = (Tall(_numpy.NumpyMatrix(x), 3, 0.0) for _ in range(2))
     one.update(x, g)
     with np.errstate(under="ignore", over="ignore"):
         other.update(x, g * scale)

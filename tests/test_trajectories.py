@@ -10,7 +10,7 @@ import pytest
 import reference as ref
 
 import landingopt as lo
-from landingopt import _xp
+from landingopt import _blas, _xp
 
 
 def run(problem, x0, method, steps, **options):
@@ -688,7 +688,7 @@ class Products:
 
             return counted
 
-        def counting_blas(name, dtype, blas=_xp.blas):
+        def counting_blas(name, dtype, blas=_blas.blas):
             routine = blas(name, dtype)
             if name != "gemm":
                 return routine
@@ -699,8 +699,8 @@ class Products:
 
             return counted
 
-        monkeypatch.setattr(_xp, "product", counting(_xp.product))  # of one matrix
-        monkeypatch.setattr(_xp, "blas", counting_blas)  # of a small one
+        monkeypatch.setattr(_blas, "product", counting(_blas.product))  # of one matrix
+        monkeypatch.setattr(_blas, "blas", counting_blas)  # of a small one
         monkeypatch.setattr(np, "matmul", counting(np.matmul))  # of a stack
 
     def between_gradients(self, fun, grad, x0, method, steps):

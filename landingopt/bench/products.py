@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from landingopt import _xp
+from landingopt import _blas
 from landingopt.observe.clock import Clock
 
 
@@ -25,12 +25,12 @@ def counted_products() -> Iterator[list[int]]:
     >>> import numpy as np
     >>> a = np.ones((4, 2))
     >>> with counted_products() as total:
-    ...     _ = _xp.NumpyMatrix(a).cross(a, a)
+    ...     _ = _numpy.NumpyMatrix(a).cross(a, a)
     >>> total
     [16]
     """
     total, running = [0], True
-    product, blas = _xp.product, _xp.blas
+    product, blas = _blas.product, _blas.blas
     verbs = {name: vars(Clock)[name] for name in ("__init__", "resume", "pause")}
 
     def counted(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -61,12 +61,12 @@ def counted_products() -> Iterator[list[int]]:
         return switched
 
     try:
-        _xp.product = counted  # type: ignore[assignment]
-        _xp.blas = counting_blas
+        _blas.product = counted  # type: ignore[assignment]
+        _blas.blas = counting_blas
         for name in verbs:
             setattr(Clock, name, switching(name))
         yield total
     finally:
-        _xp.product, _xp.blas = product, blas
+        _blas.product, _blas.blas = product, blas
         for name, verb in verbs.items():
             setattr(Clock, name, verb)

@@ -271,10 +271,10 @@ def recording(tape: Tape | None = None) -> Iterator[Tape]:
 
     Examples
     --------
-    >>> from landingopt import _xp
+    >>> from landingopt import _numpy
     >>> with recording() as tape:
     ...     a = tape.counting(np.ones((4, 2)))
-    ...     kernels = _xp.NumpyMatrix(a)
+    ...     kernels = _numpy.NumpyMatrix(a)
     ...     tape.running = True
     ...     b = kernels.cross(a, a)
     ...     b *= 0.5

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from landingopt import _xp
-from landingopt._xp import Array, Rows
+from landingopt._rows import Rows
+from landingopt._xp import Array
 from landingopt.fields import ArrayForm, Form
 from landingopt.point import Point
 from landingopt.space import Space
