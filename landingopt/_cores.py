@@ -48,11 +48,15 @@ def at_once(tasks: Sequence[Callable[[], Any]]) -> None:
     An error of one is raised, after the others have ended. Each has the caller's context: NumPy's
     ``errstate`` holds in all of them.
     """
-    others = [
-        _workers(len(tasks) - 1).submit(contextvars.copy_context().run, task) for task in tasks[1:]
-    ]
+    others, here = [], [tasks[0]]
+    for task in tasks[1:]:
+        try:
+            others.append(_workers(len(tasks) - 1).submit(contextvars.copy_context().run, task))
+        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
+            here.append(task)
     try:
-        tasks[0]()
+        for task in here:
+            task()
     finally:
         errors = [other.exception() for other in others]  # waits
     for error in errors:

@@ -104,6 +104,16 @@ class Point:
             part.iteration = self.iteration
             part.previous = None if self.previous is None else self.previous.parts[i]
 
+    def settle(self) -> None:
+        """Need the user's gradient no more: functions of theirs, which may reuse it, are called next."""
+        if self.evaluated:
+            for form in self.forms:
+                settle = getattr(form, "settle", None)
+                if settle is not None:
+                    settle()
+        if self.space.keeps_gradient and self.gradient is not None:
+            self.gradient = [_xp.copy(g) for g in self.gradient]
+
     @property
     def followed(self) -> list[Array]:
         """What the field follows: the estimate where the estimator left one, else the gradient."""

@@ -78,10 +78,12 @@ class Space:
         self.accelerator = _xp.on_accelerator(like)
         self.separable = False
         self._views: dict[int, tuple[Array, Variable]] = {}
+        self.keeps_gradient = False  # beyond the step: a direction takes differences of it
         self.frozen: Any = None  # which matrices of a separable stack have ended
         self.batch: tuple[int, ...] = ()
         self.scalars: Any = FLOATS
         self.size_p = sum(b.p * math.prod(b.batch) for b in self.blocks if b.stiefel) or 1
+        self.matrices = sum(math.prod(b.batch) for b in self.blocks if b.stiefel) or 1
         self._one = (
             self.blocks[0].kernels
             if len(self.blocks) == 1 and isinstance(self.blocks[0].kernels, _numpy.NumpyMatrix)

@@ -1,11 +1,14 @@
 """Every way to form K and to take a step is the formula to a few units of rounding, at every scale."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 
+import landingopt as lo
 from landingopt import _blas, _cores, _numpy, _xp
 from landingopt import _left as left
 
@@ -209,8 +212,6 @@ def test_small_matrices_by_blas_are_numpys(rng, shape, dtype, scale):
 
 @pytest.mark.parametrize("variable", _cores.VARIABLES)
 def test_who_asks_blas_for_threads_asks_us(monkeypatch, variable):
-    import sys
-
     for name in _cores.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
@@ -256,3 +257,36 @@ def test_a_forked_process_has_threads_of_its_own():
     with os.fdopen(reader, "rb") as pipe:
         assert pipe.read() == b"done"
     os.waitpid(child, 0)
+
+
+def test_a_thread_that_outlives_the_main_one_goes_on(tmp_path):
+    """No threads are started at the interpreter's end: the work is done where it is."""
+    script = tmp_path / "late.py"
+    script.write_text(
+        "import threading, time\n"
+        "from landingopt import _cores\n"
+        "def late():\n"
+        "    threading.main_thread().join()\n"
+        "    time.sleep(0.2)\n"
+        "    done = []\n"
+        "    _cores.at_once([lambda i=i: done.append(i) for i in range(3)])\n"
+        "    print(sorted(done))\n"
+        "threading.Thread(target=late).start()\n"
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert run.stdout == "[0, 1, 2]\n", run.stderr
+
+
+def test_a_large_stack_is_not_taken_for_one_that_has_left_the_tube(rng):
+    """With one f for all, its distance is that of the whole stack, which grows with its number."""
+    target = rng.standard_normal((1500, 6, 6))
+    problem = lo.Objective(grad=lambda x: x - target, shape=target.shape)
+    method = lo.landing(step=0.5, lam=0.5)
+    result = lo.minimize(problem, method=method, stop=lo.MaxIterations(20), rng=0)
+    each = np.linalg.norm(result.x.mT @ result.x - np.eye(6), axis=(1, 2))
+    assert result.trace["distance"].max() > 10.0 and each.max() <= 0.5 and result.nit == 20
+    broken = lo.Method(
+        lo.searches.OpenLoop(lo.steps.Constant(5.0)), lo.fields.Field(), lo.moves.Additive()
+    )
+    with pytest.raises(lo.SolveError):
+        lo.minimize(problem, method=broken, stop=lo.MaxIterations(50), rng=0)

@@ -556,6 +556,60 @@ def test_the_gradient_may_be_any_array(rng, shape, method):
             )
 
 
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9), (3, 7, 3)], ids=str)
+def test_newtons_differences_survive_recording(rng, shape):
+    """The gradient at the point is the user's one buffer, in which a recorded row evaluates too."""
+    x0 = lo.stiefel.random(*shape[-2:], stack=shape[:-2], rng=1)
+    buffer, target = np.empty(shape), rng.standard_normal(shape)
+
+    def both(x):
+        buffer[...] = 3.0 * x - target
+        return 1.5 * np.sum(x * x, axis=(-2, -1)) - np.sum(x * target, axis=(-2, -1)), buffer
+
+    runs = [
+        lo.minimize(
+            lo.Objective(value_and_gradient=both, shape=shape),
+            x0,
+            lo.landing_newton(),
+            stop=lo.MaxIterations(8),
+            record=record,
+        )
+        for record in (lo.Every(1), lo.Every(10**6))
+    ]
+    np.testing.assert_allclose(runs[0].x, runs[1].x, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9), (3, 7, 3)], ids=str)
+@pytest.mark.parametrize("own", [False, True])
+def test_a_schedule_may_call_the_gradient(rng, shape, own):
+    """Whatever it leaves in the user's one buffer: the step is along the field at the iterate."""
+    buffer, target = np.empty(shape), rng.standard_normal(shape)
+    x0 = lo.stiefel.random(*shape[-2:], stack=shape[:-2], rng=1)
+
+    def grad(x):
+        return np.subtract(3.0 * x, target, buffer)
+
+    def meddling(k):
+        grad(x0 + 1.0)
+        return 0.02
+
+    class Rule:
+        def start(self, context):
+            return self
+
+        def size(self, k, point):
+            return meddling(k)
+
+    problem = lo.Objective(grad=grad, shape=shape)
+    runs = [
+        lo.minimize(
+            problem, x0, lo.landing(step=step), stop=lo.MaxIterations(8), record=lo.Every(10**6)
+        )
+        for step in (0.02, Rule() if own else meddling)
+    ]
+    np.testing.assert_allclose(runs[1].x, runs[0].x, atol=1e-13)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_shared_buffer_in_every_library(arrays, rng, method):
     """value_and_gradient that fills one buffer, for a product with a free block."""

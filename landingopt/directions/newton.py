@@ -254,6 +254,7 @@ class TangentHessian:
 
     def __init__(self, space: Space, oracle: Oracle):
         self.space, self.oracle = space, oracle
+        space.keeps_gradient = oracle.hessp is None
         self.plain = space.plain and space.blocks[0].stiefel  # one NumPy matrix
         self.largest: Any = space.scalars.full(0.0)
         self._x: list[Array] = []

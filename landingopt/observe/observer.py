@@ -195,7 +195,7 @@ class Observer:
             if self.space.separable:
                 self.status = np.full(self.space.batch, RUNNING)
             return
-        _settle(point)
+        point.settle()
         self.clock.pause()
         reference = point
         if np.max(self.measure.distance(point)) > 1e-8:
@@ -247,7 +247,7 @@ class Observer:
                 self.quiet = min(self._next, self._limit)
             return False
         if checkpoint:
-            _settle(point)
+            point.settle()
             self.clock.pause()
         row = Row(self, point, checkpoint)
         self._judge(row, point)
@@ -324,7 +324,9 @@ class Observer:
             fun = row.fun
             if self.oracle.has_value and fun is not None:
                 bad = bad | ~np.isfinite(fun)
-            far = distance > _TUBE
+            # Of a stack with one f for all, the distance of the whole.
+            matrices = 1 if self.space.separable else self.space.matrices
+            far = distance > _TUBE * matrices**0.5
             if np.any(far):
                 return np.where(
                     bad, int(Status.NONFINITE), np.where(far, int(Status.LEFT_TUBE), -1)
@@ -370,15 +372,6 @@ class Observer:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def _settle(point: Point) -> None:
-    """Form the fields that wait with the gradient in hand, on the clock: measuring may overwrite it."""
-    if point.evaluated:
-        for form in point.forms:
-            settle = getattr(form, "settle", None)
-            if settle is not None:
-                settle()
 
 
 def _settled(code: Any) -> bool:

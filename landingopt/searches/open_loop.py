@@ -13,7 +13,7 @@ from landingopt.moves import AdditiveRun, Move
 from landingopt.point import Point
 from landingopt.searches.trials import place_start
 from landingopt.space import Block, Space
-from landingopt.steps import Context, Step, check_rule
+from landingopt.steps import Context, Schedule, Step, check_rule
 
 
 class BlockNumbers:
@@ -49,7 +49,8 @@ class OpenLoop:
 
 class OpenLoopRun:
     __slots__ = (
-        "_additive", "_alone", "_apply", "_point", "_size", "_spare", "eps", "moves", "space", "steps",
+        "_additive", "_alone", "_apply", "_foreign", "_point", "_size", "_spare", "eps", "moves",
+        "space", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +88,9 @@ class OpenLoopRun:
             for block in space.blocks
         ]
         self._size = self.steps[0].size
+        rule = getattr(recipe.step, "rule", recipe.step)
+        ours = type(rule).__module__.startswith("landingopt.")
+        self._foreign = isinstance(rule, Schedule) or not ours  # it may call the user's gradient
 
     def first(self, x0: list[Array]) -> Point:
         point, spare = self._point, self._spare
@@ -109,6 +113,8 @@ class OpenLoopRun:
 
     def advance(self, point: Point, direction: list[Form]) -> Point:
         new, k = self._spare, point.iteration
+        if self._foreign:
+            point.settle()
         if self._alone and self.space.frozen is None:
             eta, form, out = self._size(k, point), direction[0], new.x[0]
             x = form.moved(eta, out) if self._additive else self._apply(form, eta, out).x
