@@ -102,7 +102,8 @@ def test_a_run_and_its_rounding(tmp_path):
     figure = report.plot(path)
     assert path.stat().st_size < 150_000
     assert path.read_bytes().startswith(b"\x89PNG")
-    assert all("rounding" in labels(axes) for axes in figure.axes)
+    # f - f* may end at 0, which has no place on a logarithmic axis.
+    assert all("rounding" in labels(axes) for axes in figure.axes[:2])
     assert "Procrustes(n=5" in texts(figure)[1]
     assert "[AVGA24], gradient descent" in texts(figure)[1]
 

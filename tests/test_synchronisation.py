@@ -1,7 +1,8 @@
 """What a run reads back from a device, counted on array_api_strict's second one.
 
-Every way to a host number is watched: an array's truth, its conversion to a number or an index, and its
-transfer. Data and steps stay where they are between checkpoints; searches read packed numbers.
+Every way to a host number is watched: an array's truth, its conversion to a number or an index, its
+transfer, and results whose size depends on the data. Data and steps stay where they are between
+checkpoints; searches read packed numbers.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ import landingopt as lo
 strict = pytest.importorskip("array_api_strict")
 DEVICE = strict.Device("device1")
 NUMBERS = ("__bool__", "__float__", "__int__", "__index__", "__complex__")
+SIZES = ("nonzero", "unique_values", "unique_counts", "unique_inverse", "unique_all")
 
 
 @contextmanager
@@ -23,6 +25,7 @@ def counted():
     kind = strict._array_object.Array
     reads = Counter()
     before = {name: getattr(kind, name) for name in (*NUMBERS, "to_device")}
+    index, sizes = kind.__getitem__, {name: getattr(strict, name) for name in SIZES}
 
     def watching(name):
         def watched(self, *args, **more):
@@ -31,20 +34,41 @@ def counted():
 
         return watched
 
+    def indexed(self, key):
+        """A mask: how many entries there are is known on the host first."""
+        if isinstance(key, kind) and key.dtype == strict.bool:
+            reads["mask"] += 1
+        return index(self, key)
+
+    def sizing(name):
+        def sized(*args, **more):
+            reads[name] += 1
+            return sizes[name](*args, **more)
+
+        return sized
+
     try:
         for name in before:
             setattr(kind, name, watching(name))
+        kind.__getitem__ = indexed
+        for name in SIZES:
+            setattr(strict, name, sizing(name))
         yield reads
     finally:
         for name, method in before.items():
             setattr(kind, name, method)
+        kind.__getitem__ = index
+        for name, function in sizes.items():
+            setattr(strict, name, function)
 
 
 def on_device(values):
     return strict.asarray(np.asarray(values), device=DEVICE)
 
 
-SHAPES = {"square": (6, 6), "tall": (9, 4), "stack": (5, 4, 4), "tall stack": (3, 7, 3)}
+SHAPES = {
+    "square": (6, 6), "tall": (9, 4), "wide": (4, 9), "stack": (5, 4, 4), "tall stack": (3, 7, 3),
+}  # fmt: skip
 
 
 def reads_per_step(method, shape, first=5, last=25):
@@ -92,7 +116,30 @@ def test_nothing_is_read_between_checkpoints(method, shape):
     assert reads_per_step(method, shape) == {}
 
 
-def test_the_counter_sees_a_read():
+# Those that look at their passes, or at a norm, to know how many there are: reads a step at most.
+LOOKING = {
+    "projection by products": (lo.retractions.Polar(), 2.0),
+    "exponential": (lo.retractions.Exponential(), 2.0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("name", LOOKING)
+def test_retractions_that_look_read_twice_at_most(name, shape):
+    retraction, most = LOOKING[name]
+    reads = reads_per_step(lo.riemannian(retraction, step=0.05), shape)
+    assert 0 < sum(reads.values()) <= most
+
+
+@pytest.mark.parametrize(
+    ("name", "look"),
+    [
+        ("__float__", lambda x: float(strict.sum(x))),
+        ("mask", lambda x: x[x > 0.0]),
+        ("nonzero", lambda x: strict.nonzero(x)),
+    ],
+)
+def test_the_counter_sees_a_read(name, look):
     """The control: a step rule that looks at a number."""
 
     class Looking:
@@ -100,10 +147,10 @@ def test_the_counter_sees_a_read():
             return self
 
         def size(self, k, point):
-            float(strict.sum(point.x[0]))
+            look(point.x[0])
             return 0.01
 
-    assert reads_per_step(lo.landing(step=Looking()), (6, 6)) == {"__float__": 1.0}
+    assert reads_per_step(lo.landing(step=Looking()), (6, 6))[name] == 1.0
 
 
 SEARCHES = {

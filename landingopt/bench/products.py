@@ -23,6 +23,7 @@ def counted_products() -> Iterator[list[int]]:
     Examples
     --------
     >>> import numpy as np
+    >>> from landingopt import _numpy
     >>> a = np.ones((4, 2))
     >>> with counted_products() as total:
     ...     _ = _numpy.NumpyMatrix(a).cross(a, a)
