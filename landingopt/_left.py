@@ -237,13 +237,9 @@ class StackLeft(Left):
         else:
             _cores.at_once([functools.partial(of, *each) for each in self._ranges])
 
-    def _flat(self, a: np.ndarray) -> np.ndarray:
-        """As matrices in one row."""
-        return a.reshape(-1, *a.shape[-2:])
-
     def update(self, x: np.ndarray, g: np.ndarray) -> tuple[Any, Any]:
         self.delta = None  # formed whole only where it is asked for
-        self._shared(self._update, *(self._flat(a) for a in (x, g, self.k)))
+        self._shared(self._update, *(_in_a_row(a) for a in (x, g, self.k)))
         if self._ratio is None:
             return None, None
         kernels, squares = self.kernels, self._squares
@@ -284,7 +280,7 @@ class StackLeft(Left):
             )
         else:
             t = self.k.dtype.type(-t)
-        self._shared(self._step, *(self._flat(a) for a in (x, self.k, out)), t, each)
+        self._shared(self._step, *(_in_a_row(a) for a in (x, self.k, out)), t, each)
         return out
 
     def _step(
@@ -296,6 +292,11 @@ class StackLeft(Left):
         diagonal = _diagonals(work)
         np.add(diagonal, work.dtype.type(1), diagonal)
         np.matmul(work, x[at], out=out[at])
+
+
+def _in_a_row(a: np.ndarray) -> np.ndarray:
+    """A stack with one axis before the matrices'."""
+    return a.reshape(-1, *a.shape[-2:])
 
 
 def _diagonals(a: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import landingopt as lo
-from landingopt import _xp
+from landingopt import _cores, _xp
 from landingopt._xp import Array
 from landingopt.bench.runs import no_collection
 from landingopt.bench.step_calls import Replay, Tape, recording
@@ -520,8 +520,7 @@ def blas_threads(count: int) -> Iterator[None]:
         with threadpoolctl.threadpool_limits(count, user_api="blas"):
             yield
         return
-    variables = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-    if not any(os.environ.get(name) == str(count) for name in variables):
+    if not any(os.environ.get(name) == str(count) for name in _cores.VARIABLES):
         raise ValueError(
             f"the number of BLAS threads cannot be set: set OPENBLAS_NUM_THREADS={count} (or "
             f"MKL_NUM_THREADS={count}), or pip install threadpoolctl"

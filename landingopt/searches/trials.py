@@ -195,7 +195,8 @@ class SearchRun:
     def _try(self, point: Point, direction: list[Form], eta: Any, fall: Any) -> Any:
         """Move and evaluate there; True (per matrix) where all went well; None beyond the cap."""
         new = self._spare
-        tol = self._needed_distance(point, fall)
+        normals = self._normals(point)
+        tol = self._needed_distance(point, fall, normals)
         if self._plain:
             limit = _STRETCH if self._cap == math.inf else math.inf
             moved = self.moves[0].apply(direction[0], eta, new.x[0], tol, limit)
@@ -215,7 +216,7 @@ class SearchRun:
                 merit -= 0.5 * form.kernels.dot(form.phi, delta)
             new.merit = merit
             return math.isfinite(merit) and math.isfinite(new.gradient_norm)
-        normal = max((np.max(eta * each) for each in self._normals(point)), default=0.0)
+        normal = max((np.max(eta * each) for each in normals), default=0.0)
         tangent = direction is point.forms
         self._trial.expect(point.distance_bound, eta * self._length, normal, tangent)
         if not self._evaluated(point, direction, eta, tol):
@@ -242,16 +243,17 @@ class SearchRun:
         """[quantity][block] of numbers that are needed soon, read along with the trial's."""
         return []
 
-    def _needed_distance(self, point: Point, fall: Any) -> float:
+    def _needed_distance(self, point: Point, fall: Any, normals: list[Any]) -> float:
         """A small part of ||psi|| / ||Phi||; of sqrt(fall / ||Phi||) too in a monotone search.
 
-        At distance d, psi has a normal part of d ||Phi|| and the merit an error of d^2 ||Phi||: where
-        the normal part of G dominates (f plus a large multiple of ||X||^2), X must lie closer. A
-        monotone search cannot improve on a merit that is too low by more than the fall.
+        ``normals`` are ||Phi|| of the blocks. At distance d, psi has a normal part of d ||Phi|| and the
+        merit an error of d^2 ||Phi||: where the normal part of G dominates (f plus a large multiple of
+        ||X||^2), X must lie closer. A monotone search cannot improve on a merit that is too low by more
+        than the fall.
         """
         monotone = self.recipe.monotone
         if self._plain:
-            normal = point.forms[0].phi_norm()
+            normal = normals[0]
             if not normal > 0.0:
                 return self.recipe.closest
             closest = min(self.recipe.closest, _CLOSE * point.gradient_norm / normal)
@@ -259,7 +261,7 @@ class SearchRun:
                 closest = min(closest, _CLOSE * math.sqrt(fall / normal))
             return closest or 1e-300
         closest = self.recipe.closest
-        for normal in self._normals(point):
+        for normal in normals:
             ratio = np.divide(point.gradient_norm, normal)
             if monotone:
                 falls = np.where(fall > 0.0, np.divide(fall, normal), np.inf)
@@ -271,6 +273,8 @@ class SearchRun:
 
     def _normals(self, point: Point) -> list[Any]:
         """||Phi||_F of each block with a constraint, on the host."""
+        if self._plain:
+            return [point.forms[0].phi_norm()]
         host = self.space.gather(
             [[f.phi_norm() if f.phi is not None else None for f in point.forms]]
         )
